@@ -46,7 +46,7 @@ def test_from_the_pages_to_a_new_password_and_back(own, page, browser):  # noqa:
     elsewhere.reload()
     expect(elsewhere).to_have_url(f"{own.url}/sign-in")
     sign_in(elsewhere, "Ann", PASSWORD)
-    expect(elsewhere.get_by_role("alert")).to_contain_text("do not fit")
+    expect(elsewhere.get_by_role("alert")).to_contain_text("do not match")
     sign_in(elsewhere, "Ann", NEW)
     expect(elsewhere.get_by_test_id("visitor")).to_have_text("Ann")
     elsewhere.context.close()

@@ -43,7 +43,7 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
     page.goto(program.url)
     expect(page).to_have_url(f"{program.url}/sign-in")
     sign_in(page, "Ann <b>", "wrong")
-    expect(page.get_by_role("alert")).to_contain_text("do not fit")
+    expect(page.get_by_role("alert")).to_contain_text("do not match")
     expect(page.get_by_label("Name")).to_have_value("Ann <b>")
     expect(page.get_by_label("Password")).to_be_focused()
     traffic = Traffic(page)
