@@ -38,7 +38,10 @@ TOPICS = ("the sea", "a small dog", "good bread", "old maps", "rain", "a red bic
 @contextmanager
 def served(command: list[str], base_url: str, log: Path) -> Iterator[str]:
     """A server process until the end of the block."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    # `transformers serve` lists the models of the hub's cache and fails where that folder is missing.
+    hub = log.parent / "hub"
+    hub.mkdir(exist_ok=True)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_CACHE": str(hub)}
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=HERE.parent, stdout=out, stderr=out, env=environment)
     try:

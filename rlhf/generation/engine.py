@@ -32,6 +32,7 @@ from rlhf.generation.request import (
     TokenOutput,
 )
 from rlhf.generation.sampling import GeneratedSequence, adjusted, combined_seed, likeliest, sample_token, uniforms
+from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.runs.work import NO_PROGRESS, Work
@@ -84,6 +85,9 @@ class Waiting(NamedTuple):
 class GenerationEngine:
     """Generates for every request that is submitted, in a thread of its own (`start`) or in the caller's (`run`).
 
+    Args:
+        thread: the thread in which the backbone was loaded, where that is not the caller's; `start` makes one otherwise.
+
     Everything but `submit`, `call` and `load` happens in one thread, which alone touches the backbone.
     """
 
@@ -95,8 +99,10 @@ class GenerationEngine:
         max_queued: int = MAX_QUEUED,
         max_per_client: int = MAX_PER_CLIENT,
         kv_bytes: int = KV_BYTES,
+        thread: TorchThread | None = None,
     ):
         self.backbone = backbone
+        self._torch_thread = thread
         self.max_rows, self.max_queued, self.max_per_client = max_rows, max_queued, max_per_client
         self._kv_columns = kv_bytes // max(1, kv_bytes_per_token(backbone))
         self._lanes: dict[str | None, Lane] = {}
@@ -105,7 +111,7 @@ class GenerationEngine:
         self._calls: deque[Callable[[], None]] = deque()
         self._order = itertools.count()
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._loop_ends: Future[None] | None = None
         self._closed = False
 
     # From any thread.
@@ -156,7 +162,7 @@ class GenerationEngine:
 
     def call(self, function: Callable[[], T]) -> T:
         """Runs a function between two steps, for whatever changes the backbone, and returns its result."""
-        if self._thread is None or threading.current_thread() is self._thread:
+        if self._torch_thread is None or not self.is_running or threading.current_thread() is self._torch_thread.thread:
             return function()
         future: Future[T] = Future()
 
@@ -197,22 +203,23 @@ class GenerationEngine:
     @property
     def is_running(self) -> bool:
         """Whether the engine's thread runs."""
-        return self._thread is not None
+        return self._loop_ends is not None
 
     def start(self) -> None:
         """Starts the engine's thread."""
         self._closed = False
-        self._thread = threading.Thread(target=self._loop, name="generation", daemon=True)
-        self._thread.start()
+        if self._torch_thread is None:
+            self._torch_thread = TorchThread()
+        self._loop_ends = self._torch_thread.submit(self._loop)
 
     def close(self) -> None:
         """Ends every request and the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._loop_ends is not None:
+            self._loop_ends.result()
+            self._loop_ends = None
 
     def _wake(self) -> None:
         with self._changed:
@@ -264,7 +271,7 @@ class GenerationEngine:
         try:
             work()
         except Exception as error:
-            if self._thread is None:
+            if not self.is_running:
                 raise
             end_streams(rows, error)
             # The lane itself stays: prompts that are being read will join it.
@@ -452,7 +459,7 @@ class GenerationEngine:
         Args:
             on_progress: its total is the most tokens that the answers can have.
         """
-        assert self._thread is None and not self._busy(), "the engine is already generating"
+        assert not self.is_running and not self._busy(), "the engine is already generating"
         rows = [Row(request, None, "", number, self.room(request), recorder, number) for number, request in enumerate(requests)]
         on_progress.total(sum(row.longest for row in rows))
         max_rows = self.max_rows

@@ -24,6 +24,9 @@ from rlhf.models.kv_cache import SlotCache
 from rlhf.models.lora import ConcatenatedWeights, RowAdapters
 from rlhf.models.padding import pad_left, pad_right, positions
 
+MAX_WEIGHT_SETS = 10
+"""Sets of adapters whose weights are kept in the base's precision: of one adapter each while its prompts are read, and of all rows."""
+
 
 @dataclass(slots=True, eq=False)
 class Row:
@@ -114,31 +117,45 @@ class SlotLane(Lane):
     def __init__(self, backbone: Backbone, adapter: str | None):
         super().__init__(backbone, adapter)
         self.slots = SlotCache(backbone.base)
-        # The adapters of the rows, in the order in which they came, and their weights side by side.
-        self._names: list[str] = []
-        self._weights: dict[nn.Module, ConcatenatedWeights | None] = {}
+        # Several adapters in use, in the order in which they came.
+        self._mixed: tuple[str, ...] = ()
+        # Weights side by side, by the adapters that they are of; the last used ones stand at the end.
+        self._weights: dict[tuple[str, ...], dict[nn.Module, ConcatenatedWeights | None]] = {}
         self._routes: dict[tuple[str | None, ...], RowAdapters] = {}
 
     def choice(self, rows: Sequence[Row | Prompt]) -> AdapterChoice:
         return self._route(tuple(adapter_of(row) for row in rows)) if self.adapter is None else self.adapter
 
     def _route(self, adapters: tuple[str | None, ...]) -> RowAdapters:
-        wanted = {name for name in adapters if name is not None}
-        # Weights of adapters that left are computed for nothing, and putting others together takes as long as a few tokens.
-        if not wanted <= set(self._names) or len(self._names) > 2 * max(1, len(wanted)):
-            self._names = [*(name for name in self._names if name in wanted), *sorted(wanted - set(self._names))]
-            self._weights, self._routes = {}, {}
-        if adapters not in self._routes:
-            index = torch.tensor([-1 if name is None else self._names.index(name) for name in adapters], device=self.backbone.device)
+        names = self._names_for({name for name in adapters if name is not None})
+        weights = self._weights[names] = self._weights.pop(names, {})
+        if len(self._weights) > MAX_WEIGHT_SETS:
+            del self._weights[next(iter(self._weights))]
+        route = self._routes.get(adapters)
+        if route is None or route.weights is not weights:
+            index = torch.tensor([-1 if name is None else names.index(name) for name in adapters], device=self.backbone.device)
             # Rows change at most once a step, so the last few ways of mixing them are enough.
             if len(self._routes) > 8:
                 self._routes.clear()
-            self._routes[adapters] = RowAdapters(self._names if wanted else [], index, self._weights if wanted else {})
-        return self._routes[adapters]
+            route = self._routes[adapters] = RowAdapters(names, index, weights)
+        return route
+
+    def _names_for(self, wanted: set[str]) -> tuple[str, ...]:
+        """The adapters whose weights stand side by side for rows with these ones."""
+        if len(wanted) < 2:
+            # Not a part of the mixed ones: a prompt of one adapter is read between two steps of all rows.
+            return tuple(wanted)
+        # Weights of adapters that left are computed for nothing, and putting others together takes as long as a few tokens.
+        if not wanted <= set(self._mixed) or len(self._mixed) > 2 * len(wanted):
+            self._weights.pop(self._mixed, None)
+            self._mixed = (*(name for name in self._mixed if name in wanted), *sorted(wanted - set(self._mixed)))
+        return self._mixed
 
     def forget(self, adapter: str) -> None:
-        if adapter in self._names:
-            self._names, self._weights, self._routes = [], {}, {}
+        self._weights = {names: weights for names, weights in self._weights.items() if adapter not in names}
+        self._routes.clear()
+        if adapter in self._mixed:
+            self._mixed = ()
 
     def decode(self) -> Float[Tensor, "n d"]:
         """Passes each row's next token through the model; returns the last hidden states."""

@@ -14,6 +14,7 @@ from rlhf import model_files
 from rlhf.generation.engine import GenerationEngine
 from rlhf.generation.request import GenerationRequest, GenerationStream
 from rlhf.generation.sampling import combined_seed
+from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
@@ -49,13 +50,22 @@ class PolicyService:
 
     Args:
         longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
+        thread: where the backbone was loaded, and will generate.
     """
 
-    def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = MAX_PROMPT_TOKENS):
+    def __init__(
+        self,
+        store: Database,
+        model: str,
+        backbone: Backbone,
+        *,
+        longest_prompt: int = MAX_PROMPT_TOKENS,
+        thread: TorchThread | None = None,
+    ):
         self.store, self.model, self.backbone = store, model, backbone
         self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
         self.base = policies.ensure_base(store, model, name=model_files.display_name(model))
-        self.engine = GenerationEngine(backbone)
+        self.engine = GenerationEngine(backbone, thread=thread)
         self._loaded: dict[int, LoadedAdapter] = {}
         self._generations = itertools.count(1)
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from rlhf.generation.protocol.errors import ApiError, error_object, error_respon
 from rlhf.generation.protocol.handlers import Handlers
 from rlhf.generation.protocol.metrics import CONTENT_TYPE, ServerMetrics
 from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
+from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.safe_files import ModelError
 from rlhf.serving import api_key, endpoints
@@ -177,11 +179,13 @@ def main() -> int:
         chosen = endpoints.from_options(arguments)
         store = Database(folder.database)
         # Without a template no prompt can be put to the model, but texts can be continued.
-        backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device, needs_template=not arguments.no_queue)
+        weights, thread = model_files.resolve(arguments.model), TorchThread()
+        loading = thread.submit(partial(Backbone.load, weights, arguments.device, needs_template=not arguments.no_queue))
+        backbone = loading.result()
     except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2
-    service = PolicyService(store, arguments.model, backbone)
+    service = PolicyService(store, arguments.model, backbone, thread=thread)
     collectors = {policies.ensure_external(store, endpoint.version): EndpointClient(endpoint) for endpoint in chosen}
     generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, service.generate)
 
