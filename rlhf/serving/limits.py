@@ -10,6 +10,7 @@ MAX_CONVERSATION_CHARS = 40_000
 """Characters of all messages together, looked at before anything is tokenised."""
 
 MAX_MESSAGES = 64
+"""Messages of one conversation."""
 
 MAX_ANSWER_TOKENS = 1024
 """Tokens of an answer."""
