@@ -342,13 +342,17 @@ def test_the_models_context_bounds_prompt_and_answer(store, tmp_path):
 def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answered(server):
     server.service.backbone.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
-        "{% if messages[0].content == 'sesame' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}x"
+        "{% if messages[0].content == 'sesame' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}"
+        "{% if messages[0].content == 'glutton' %}{% set ns = namespace(s='a') %}"
+        "{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}{% endif %}x"
     )
     assert chat(server).status_code == 200
     reply = chat(server, messages=[{"role": "system", "content": "x"}])
     assert reply.status_code == 400 and error_message(reply) == "messages: no system turn"
     reply = chat(server, text="sesame")
     assert reply.status_code == 400 and "2 s of processor time" in error_message(reply)
+    reply = chat(server, text="glutton")
+    assert reply.status_code == 400 and "memory" in error_message(reply)
     assert chat(server).status_code == 200
 
 
