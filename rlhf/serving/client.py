@@ -77,6 +77,7 @@ class PolicyClient:
     def __init__(self, base_url: str, api_key: str = "unused"):
         self.base_url = base_url.rstrip("/")
         self.api_key = api_key
+        self._http = httpx2.Client(timeout=LOOKUP_S)
         threads = ThreadPoolExecutor(2, thread_name_prefix="policy-lookup")
         self._models = Lookup(self._fetch_models, threads, self._no_answer)
         self._status = Lookup(self._fetch_status, threads, self._no_answer)
@@ -140,10 +141,6 @@ class PolicyClient:
     def _fetch(self, path: str) -> Any:
         reply = self._http.get(self.base_url.removesuffix("/v1") + path, headers={"Authorization": f"Bearer {self.api_key}"})
         return reply.raise_for_status().json()
-
-    @cached_property
-    def _http(self) -> httpx2.Client:
-        return httpx2.Client(timeout=LOOKUP_S)
 
     def _no_answer(self) -> PolicyServerDown:
         return PolicyServerDown(

@@ -34,7 +34,7 @@ def judge_all(program, page, judgments=4):
     eventually(lambda: program.judged() == judgments, "every judgment is stored")
 
 
-def test_judge_train_and_compare_and_a_round_that_outlives_a_restart(judged_program, page):
+def test_judge_train_and_compare(judged_program, page):
     program = judged_program
     judge_all(program, page)
 
@@ -59,6 +59,16 @@ def test_judge_train_and_compare_and_a_round_that_outlives_a_restart(judged_prog
     assert run.config["reward"]["min_pairs"] == 3
     assert run.config["model"] == str(program.model)
 
+    training.choose_preset("tiny")
+    training.fill(ppo_steps=2000)
+    training.start()
+    expect(training.cancel).to_be_visible()
+    training.expect_status("Running", within_s=ROUND_S)
+    training.expect_progress(within_s=ROUND_S)
+    training.cancel.click()
+    training.expect_status("Cancelled", within_s=ROUND_S)
+    expect(training.resume).to_be_visible()
+
     page.get_by_role("tab", name="Demo").click()
     expect(page.locator("#demo-version input")).to_have_value(run.result["policy_version"])
     page.locator("#demo-prompt textarea").fill("Say something.")
@@ -67,11 +77,14 @@ def test_judge_train_and_compare_and_a_round_that_outlives_a_restart(judged_prog
         expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible()
         assert page.locator(f"{pane} .rl-prose").inner_text().strip() not in ("", "The answer is empty.")
 
-    training.open()
+
+def test_a_round_outlives_a_restart_of_the_program(judged_program, page):
+    program = judged_program
+    judge_all(program, page)
+    training = TrainingPage(page)
     training.choose_preset("tiny")
     training.fill(ppo_steps=2000)
     training.start()
-    expect(training.cancel).to_be_visible()
     training.expect_status("Running", within_s=ROUND_S)
     program.kill()
     program.start()
@@ -83,7 +96,5 @@ def test_judge_train_and_compare_and_a_round_that_outlives_a_restart(judged_prog
         "the run goes on", within_s=ROUND_S,
     )  # fmt: skip
     expect(page.locator("#plot-policy-1 .scatterlayer .js-line")).to_be_attached()
-    training.expect_progress(within_s=ROUND_S)
     training.cancel.click()
     training.expect_status("Cancelled", within_s=ROUND_S)
-    expect(training.resume).to_be_visible()
