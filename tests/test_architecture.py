@@ -35,16 +35,19 @@ SLOW = ("scipy", "evalica", "openai", "matplotlib")
 """Each takes longer to import than most commands run; what needs one imports it in its own function."""
 
 COMMANDS = (*MODELS, *SLOW, "pandas", "plotly", "gradio")
+FITS = tuple(name for name in COMMANDS if name != "scipy")
 ABSENT = {
     "storage.analytics.stats": (*COMMANDS, "rlhf"),
     **dict.fromkeys(
         [
-            "rlhf.runs.jobs", "rlhf.config", "rlhf.serving.client", "rlhf.analysis.agreement", "rlhf.analysis.leaderboard",
-            "rlhf.analysis.validation", "rlhf.cli.tables", "launch",
+            "rlhf.runs.jobs", "rlhf.config", "rlhf.serving.client", "rlhf.analysis.agreement", "rlhf.analysis.bootstrap",
+            "rlhf.analysis.validation", "launch",
         ],
         COMMANDS,
     ),
-    "feedback_ui.app": (*MODELS, *SLOW),
+    # Their fits of style and reliability are scipy's.
+    **dict.fromkeys(["rlhf.analysis.leaderboard", "rlhf.cli.tables"], FITS),
+    "feedback_ui.app": (*MODELS, "evalica", "openai", "matplotlib"),
 }  # fmt: skip
 """What each module leaves out. Each may load what those before it may, so that one process can load them one after another."""
 

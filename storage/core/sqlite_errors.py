@@ -25,7 +25,7 @@ FILE_ERROR_CODES = (
 """SQLite's error codes that are caused by the file, the disk or a lock. Other codes are errors in the statement."""
 
 TOO_LARGE = "A number is too large for an id of the store, which is below 2^63: check it."
-HALF_SURROGATE = "The text has half a surrogate pair, which the store cannot contain: type it again."
+HALF_SURROGATE = "The text has half a surrogate pair, which cannot be stored: type it again."
 
 
 def remedy(error: BaseException) -> str:
