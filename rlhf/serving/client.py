@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import httpx2
 
-from storage.core.records import Message
+from storage.core.records import Message, Sampling
 
 if TYPE_CHECKING:
     import openai
@@ -51,6 +51,15 @@ class PolicyServerBusy(PolicyServerDown):
 
 class PolicyServerRefused(PolicyServerDown):
     """The server refuses this request; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    """What came of an answer since the last piece."""
+
+    text: str
+    finish_reason: str | None = None
+    """On the last piece: `stop` if the model ended its answer, `length` if the token limit did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class PolicyClient:
         with map_client_errors(self.base_url):
             return [model["id"] for model in self._fetch("/v1/models")["data"]]
 
-    async def stream(self, model: str, messages: Sequence[Message], *, temperature: float, max_tokens: int) -> AsyncGenerator[str, None]:
+    async def stream(self, model: str, messages: Sequence[Message], sampling: Sampling, *, seed: int) -> AsyncGenerator[AnswerPiece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation; no thread waits for it.
 
         Raises:
@@ -120,11 +129,18 @@ class PolicyClient:
             # In another thread, because importing it would keep everybody's requests waiting.
             streaming = await asyncio.to_thread(lambda: self._streaming)
             async with await streaming.chat.completions.create(
-                model=model, messages=to_openai(messages), temperature=temperature, max_tokens=max_tokens, stream=True
+                model=model,
+                messages=to_openai(messages),
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed,
+                stream=True,
+                extra_body={"top_k": sampling.top_k},
             ) as chunks:
                 async for chunk in chunks:
-                    if chunk.choices and chunk.choices[0].delta.content:
-                        yield chunk.choices[0].delta.content
+                    if chunk.choices and (chunk.choices[0].delta.content or chunk.choices[0].finish_reason):
+                        yield AnswerPiece(chunk.choices[0].delta.content or "", chunk.choices[0].finish_reason)
 
     def status(self) -> ServerStatus:
         """The state of the policy server; only rankloop's own server has this route.

@@ -18,6 +18,15 @@ MAX_ANSWER_TOKENS = 1024
 MAX_DEMO_CHARS = 8_000
 """Characters of a prompt on the Demo page."""
 
+MAX_DEMO_VERSIONS = 4
+"""Policy versions that answer one prompt of the Demo page beside each other."""
+
+MAX_DEMO_TURNS = 16
+"""Prompts of one conversation on the Demo page."""
+
+MAX_DEMO_LINK_CHARS = 12_000
+"""Characters of a link to a conversation on the Demo page."""
+
 MAX_CHOICES = 16
 """Answers of one request: `n`, times the prompts of a completion request."""
 
