@@ -146,7 +146,7 @@ def metrics_page() -> str:
 
 
 def http_api_page() -> str:
-    from rlhf.generation.http_guard import LARGEST_BODY
+    from rlhf.generation.http_guard import MAX_BODY_BYTES
     from rlhf.generation.policy_service import PolicyService
     from rlhf.generation.protocol import requests
     from rlhf.generation.server import build_server
@@ -161,7 +161,7 @@ def http_api_page() -> str:
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             parts.append(f"{heading}\n\n{ROUTES[path]}" + (f"\n\n{_fields(described, body, set())}" if body else ""))
     rows = [[code(name), f"{value:,}", _documented(limits, name)] for name, value in vars(limits).items() if name.isupper()]
-    rows.append([code("LARGEST_BODY"), f"{LARGEST_BODY:,}", "Bytes of a request's body."])
+    rows.append([code("MAX_BODY_BYTES"), f"{MAX_BODY_BYTES:,}", "Bytes of a request's body."])
     neutral = requests.NEUTRAL | requests.NEUTRAL_COMPLETION
     return page(
         "HTTP API of the policy server",
@@ -212,6 +212,7 @@ STATUSES = [
     ["408, 413, 415", "", "the body comes too slowly, is too large, or is no JSON"],
     ["429", "`too_many_streams`", "this client has too many answers in the queue; `Retry-After` says when to come back"],
     ["503", "`engine_busy`", "the queue is full; `Retry-After` says when to come back"],
+    ["503", "`model_released`", "a training round has the server's accelerator; `Retry-After` says when to come back"],
     ["503", "`adapter_not_readable`", "the version's adapter is missing or damaged"],
     ["500", "`internal_error`", "a fault of the server, whose log says more"],
 ]

@@ -14,12 +14,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import uvicorn
@@ -31,6 +31,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
+from rlhf.generation.device_sharing import DeviceSharing
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.generation.policy_service import CURRENT, PolicyService
 from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
@@ -42,14 +43,16 @@ from rlhf.models.backbone import Backbone
 from rlhf.safe_files import ModelError
 from rlhf.serving import api_key, endpoints
 from rlhf.serving.completion_source import route_by_version
-from rlhf.serving.endpoint_client import EndpointClient, EndpointSource
-from rlhf.serving.endpoints import EndpointOptionError
+from rlhf.serving.endpoints import Endpoint, EndpointOptionError
 from rlhf.serving.filler import ComparisonGenerator
 from storage.content import policies
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
 from storage.core.records import PolicyVersion
+
+if TYPE_CHECKING:
+    from rlhf.serving.endpoint_client import EndpointSource
 
 log = logging.getLogger("rankloop.serve")
 
@@ -60,10 +63,13 @@ STOP_S = 5
 """How long answers may go on when the server stops, in seconds."""
 
 
-def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, api_key: str = "") -> FastAPI:
+def build_server(
+    service: PolicyService, filler: ComparisonGenerator | None, *, api_key: str = "", sharing: DeviceSharing | None = None
+) -> FastAPI:
     """The HTTP application over the engine.
 
     Args:
+        sharing: frees the accelerator for training rounds.
         filler: keeps the queue of comparisons filled; None for a server that only answers requests.
         api_key: what every request must bring, but those for `/health`; without one only this machine is answered.
     """
@@ -76,7 +82,11 @@ def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, 
         service.start()
         if filler is not None:
             filler.start()
+        if sharing is not None:
+            sharing.start()
         yield
+        if sharing is not None:
+            sharing.stop()
         handlers.close()
         # Ends the completions that the generator waits for, too.
         service.close()
@@ -145,6 +155,16 @@ def model_object(version: PolicyVersion, name: str | None = None) -> dict[str, A
     return {"id": name or version.name, "object": "model", "created": created, "owned_by": version.kind, "root": version.name}
 
 
+def endpoint_sources(store: Database, chosen: Sequence[Endpoint]) -> dict[PolicyVersion, EndpointSource]:
+    """A source of answers for each endpoint, by its policy version in the store."""
+    if not chosen:
+        return {}
+    # Imported here because openai's client takes its time, and most servers have no endpoint.
+    from rlhf.serving.endpoint_client import EndpointClient, EndpointSource
+
+    return {policies.ensure_external(store, endpoint.version): EndpointSource(EndpointClient(endpoint)) for endpoint in chosen}
+
+
 def end_with(parent: int) -> None:
     """Ends this process when its parent has ended in any way, so that a killed web process leaves no server behind."""
     try:
@@ -187,14 +207,15 @@ def main() -> int:
         log.error("%s", error)
         return 2
     service = PolicyService(store, arguments.model, backbone, thread=thread)
-    collectors = {policies.ensure_external(store, endpoint.version): EndpointClient(endpoint) for endpoint in chosen}
-    generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, service.generate)
+    collectors = endpoint_sources(store, chosen)
+    generate = route_by_version({version.id: source for version, source in collectors.items()}, service.generate)
 
     def refusal_reason(version: PolicyVersion) -> str:
-        return collectors[version].down_reason() if version in collectors else service.refusal_reason(version)
+        return collectors[version].client.down_reason() if version in collectors else service.refusal_reason(version)
 
     filler = ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason)
-    app = build_server(service, None if arguments.no_queue else filler, api_key=key)
+    sharing = None if backbone.device.type == "cpu" else DeviceSharing(service, store)
+    app = build_server(service, None if arguments.no_queue else filler, api_key=key, sharing=sharing)
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
         app,

@@ -22,12 +22,20 @@ from rlhf.generation.protocol.metrics import RequestTimer, ServerMetrics
 from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
 from rlhf.generation.protocol.responses import ChatFormat, CompletionFormat, Delta, Format, Usage
 from rlhf.generation.protocol.text_stream import TextStream
-from rlhf.generation.request import ClientBusy, EngineBusy, GenerationRequest, GenerationStream, RequestCancelled, TokenOutput
+from rlhf.generation.request import (
+    ClientBusy,
+    EngineBusy,
+    GenerationRequest,
+    GenerationStream,
+    ModelReleased,
+    RequestCancelled,
+    TokenOutput,
+)
 from rlhf.models.lengths import PromptTooLong
 from rlhf.models.reasoning import ReasoningMarks
 from rlhf.safe_files import ModelError
 from rlhf.serving.http_origin import is_loopback
-from rlhf.serving.limits import LONGEST_PROMPT
+from rlhf.serving.limits import MAX_PROMPT_TOKENS
 from storage.core.records import PolicyVersion
 
 log = logging.getLogger("rankloop.serve")
@@ -35,13 +43,16 @@ log = logging.getLogger("rankloop.serve")
 RETRY_S = 5
 """After how many seconds a client that was refused for lack of room should try again."""
 
+RELEASED_RETRY_S = 60
+"""The same for one that was refused because a training round has the accelerator's memory."""
+
 KEEP_ALIVE_S = 10.0
 """Of a stream that has nothing to say for so long, a comment is sent, so that its client does not take it for dead, in seconds."""
 
 CLIENT_LEFT = 499
 """HTTP status for the log, when the client has closed the connection."""
 
-LARGEST_SEED = 2**63
+SEED_RANGE = 2**63
 
 
 class Handlers:
@@ -88,7 +99,7 @@ class Handlers:
         version = await self.version(request.model)
         timer = self.metrics.begin(version.name)
         backbone = self.service.backbone
-        longest = min(LONGEST_PROMPT, (backbone.context or LONGEST_PROMPT + 1) - 1)
+        longest = min(MAX_PROMPT_TOKENS, (backbone.context or MAX_PROMPT_TOKENS + 1) - 1)
         try:
             prompts = await run_in_threadpool(completion_prompts, backbone, request.prompts, longest)
         except ApiError:
@@ -162,7 +173,7 @@ class Handlers:
                         prompt_ids=tuple(prompt),
                         sampling=request.sampling,
                         # The first answer is the one that this seed gives alone.
-                        seed=(seed + len(streams)) % LARGEST_SEED,
+                        seed=(seed + len(streams)) % SEED_RANGE,
                         logprobs=request.token_logprobs,
                         adjustments=request.adjustments,
                     )
@@ -218,6 +229,8 @@ class Handlers:
             return error
         if isinstance(error, ClientBusy):
             return ApiError(429, str(error), code="too_many_streams", retry_after_s=RETRY_S)
+        if isinstance(error, ModelReleased):
+            return ApiError(503, str(error), code="model_released", retry_after_s=RELEASED_RETRY_S)
         if isinstance(error, EngineBusy):
             return ApiError(503, str(error), code="engine_busy", retry_after_s=RETRY_S)
         if isinstance(error, ModelError):
