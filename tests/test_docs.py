@@ -27,7 +27,8 @@ OTHER_PROGRAMS = {
 
 BENCHMARKS = {
     "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
-    "--budgets", "--clients", "--suite", "--rows", "--round", "--streams",
+    "--budgets", "--clients", "--suite", "--rows", "--round", "--streams", "--shape", "--prompt-tokens",
+    "--response-tokens",
 }  # fmt: skip
 
 GENERATOR = {"--check"}
