@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import httpx2
 import pytest
@@ -33,11 +34,15 @@ class SignedIn(Program):
             return False
 
 
+tab_numbers = count()
+
+
 class Tab:
     """One browser tab of one account, as far as the server can tell."""
 
     def __init__(self, program, name):
-        self.session = f"tab-{name}"
+        # A tab of its own: a conversation on the Demo page belongs to its session.
+        self.session = f"tab-{name}-{next(tab_numbers)}"
         cookie = f"{gate_cookie(program.store)}={accounts.sign_in(program.store, name, PASSWORD)}"
         self.http = httpx2.Client(base_url=program.url, headers={"cookie": cookie, "accept-language": "en"}, timeout=200)
         config = self.http.get("/config").json()
