@@ -24,7 +24,7 @@ from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.project import runs
 
-VERBS = ["serve", "import", "export", "simulate", "train", "runs", "rounds", "round", "stats", "agreement", "leaderboard", "doctor"]
+VERBS = ["serve", "import", "export", "simulate", "train", "loop", "runs", "rounds", "round", "stats", "agreement", "leaderboard", "doctor"]
 
 
 @pytest.fixture(scope="module")
