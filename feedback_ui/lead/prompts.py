@@ -31,7 +31,7 @@ FORMATS = [name for name in formats.READABLE if name != formats.NATIVE]
 POLL_S = 2.0
 """Seconds between two updates of a running import."""
 
-FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
+FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".md", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
 
 class PromptsSection:

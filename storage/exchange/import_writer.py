@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from storage.content import comparisons, completions, policies, prompts
 from storage.content.comparisons import ImportedComparison
@@ -83,6 +83,10 @@ class Report:
     """Of those, votes whose times are equal or missing: the later row of the file counts."""
     undated_rows: list[tuple[int, str]] = field(default_factory=list)
     """(line, annotator) of the first of those later rows."""
+
+    def to_json(self) -> str:
+        """The report as it is stored. The ranges in it may be many, so that they are not copied."""
+        return to_json({one.name: getattr(self, one.name) for one in fields(self)})
 
     @property
     def good(self) -> int:
@@ -164,6 +168,7 @@ class ImportWriter:
         self.report.reused = spans_of(self.reused)
         left = {RESTORE: self.restored | self.adopted, RECOUNT: self.votes_elsewhere, EXCLUDE: outdated, QUEUE: self.waiting}
         self.report.unfinished = {name: spans_of(ids) for name, ids in left.items() if ids}
+        report = self.report.to_json()
         # With this commit all that came before it is on the disk too.
         store.connection.conn.execute("PRAGMA synchronous=FULL")
         with store.atomic() as connection:
@@ -173,7 +178,10 @@ class ImportWriter:
             if outdated:
                 reason = OUTDATED_REASON.format(id=self.import_id, source=self.source)
                 self.report.outdated_exclusion = exclusions.begin(store, rule=OUTDATED, reason=reason, by=self.by)
-            connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [to_json(asdict(self.report)), self.import_id])
+            connection.conn.execute(
+                "UPDATE imports SET report = json_set(?, '$.outdated_exclusion', ?) WHERE id = ?",
+                [report, self.report.outdated_exclusion, self.import_id],
+            )
 
     # ---- prompts
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 from storage.content import comparisons, prompts
 from storage.core import unfinished_imports
-from storage.core.database import Database, StoreError, to_json
+from storage.core.database import Database, StoreError
 from storage.exchange.import_records import Import, from_row
 from storage.exchange.import_writer import EXCLUDE, QUEUE, RECOUNT, RESTORE
 from storage.exchange.spans import ids_in
@@ -58,7 +57,7 @@ def finish(store: Database, published: Import) -> None:
                     act(slice)
     report.unfinished = {}
     with store.atomic() as connection:
-        connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [to_json(asdict(report)), published.id])
+        connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [report.to_json(), published.id])
 
 
 def finish_or_leave(store: Database, published: Import) -> None:

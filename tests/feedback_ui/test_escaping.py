@@ -45,9 +45,11 @@ from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.round_story import Made, Story
 from rlhf.analysis.sequential_test import assess
+from rlhf.analysis.style import StyleEffect
 from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import SnapshotManifest
+from rlhf.data.reliability import AnnotatorReliability
 from rlhf.runs import deciding
 from rlhf.runs.results import RoundResult
 from storage.analytics.stats import DayOfJudging
@@ -175,7 +177,8 @@ def a_board(text, versions):
     standings = tuple(
         Standing(i, text, "tuned", 0, i, ScoreEstimate(1000 + i, 900.0, 1100.0), estimate, 4, 2, 1, 1) for i in range(1, versions + 1)
     )
-    return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions)
+    style = (StyleEffect("length", 0.6, 0.5, 0.7, 3), StyleEffect("bold", None, None, None, 0))
+    return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions, style)
 
 
 STATS = {
@@ -241,6 +244,9 @@ CASES = {
     "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t)),
     "quality_view.annotator_table": lambda t, w: quality_view.annotator_table(
         w, [filled(AnnotatorRow, t), replace(filled(AnnotatorRow, t), kind="simulated")], acts=True
+    ),
+    "quality_view.reliability_table": lambda t, w: quality_view.reliability_table(
+        w, [filled(AnnotatorReliability, t), replace(filled(AnnotatorReliability, t), kind="simulated", reliability=None)]
     ),
     "quality_view.item_table": lambda t, w: quality_view.item_table(w, [filled(ComparisonAgreement, t)]),
     "quality_view.item": (

@@ -9,7 +9,7 @@ import pytest
 
 from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreLocked
-from storage.exchange import import_records, imports, interrupted, publications, undos
+from storage.exchange import import_records, import_writer, imports, interrupted, publications, undos
 from storage.judging import exclusions, judgments, queue
 
 ROWS = 60
@@ -61,6 +61,22 @@ def test_the_later_votes_count_and_everything_waits_in_the_queue(store):
     (exclusion,) = exclusions.all_exclusions(store)
     assert (exclusion.rule, exclusion.judgments) == ("judged again later", 2 * ROWS)
     assert not publications.is_unfinished(store)
+
+
+def test_the_transaction_that_makes_an_import_visible_changes_a_row_of_each_table(store, monkeypatch):
+    """However many rows the import has: others wait for it."""
+    before(store)
+    publish, changed = import_writer.ImportWriter.publish, []
+
+    def counted(writer):
+        was = store.connection.conn.total_changes
+        publish(writer)
+        changed.append(store.connection.conn.total_changes - was)
+
+    monkeypatch.setattr(import_writer.ImportWriter, "publish", counted)
+    imports.import_rows(store, rows(), "plain")
+    # The import twice, its annotator and the exclusion.
+    assert changed == [4]
 
 
 CRASH = """
