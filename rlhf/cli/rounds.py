@@ -18,7 +18,7 @@ from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
 from rlhf.data import lineage
-from rlhf.runs import deciding, reward_function
+from rlhf.runs import deciding, dry_run, reward_function
 from rlhf.runs.jobs import Jobs
 from rlhf.simulation.judges import RULES, LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError
@@ -44,6 +44,7 @@ def add(verbs: Verbs) -> None:
         metavar="MODULE:FUNCTION",
         help="score completions by this Python function(prompts, completions) instead of the reward model; repeat it with --resume",
     )
+    p.add_argument("--dry-run", action="store_true", help="say what a round would learn from and whether it would start; start nothing")
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     p.add_argument("--judges", default="people", choices=["people", "simulated"], help="whose comparisons decide about the new version")
     add_round_options(p)
@@ -159,6 +160,8 @@ def train(args: argparse.Namespace) -> int:
     """Run one round and show its progress. Ctrl-C cancels it; it can be resumed."""
     folder, store = open_store(args.data)
     jobs = Jobs(store, folder)
+    if args.dry_run:
+        return dry(args, jobs)
     # The configuration is checked and the weights are fetched before the row is queued: a download may take long, or fail.
     config = RoundConfig.from_dict(runs.readable(store, args.resume).config) if args.resume else chosen_config(args)
     # The worker checks this too; here it is checked before a row is written.
@@ -178,6 +181,16 @@ def train(args: argparse.Namespace) -> int:
     if (found := rounds.of_run(store, run_id)) is not None and run.status == "done":
         print(f"\n{rounds_report.story(round_story.of_round(store, found.id))}")
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
+
+
+def dry(args: argparse.Namespace, jobs: Jobs) -> int:
+    """Prints what `train` with these options would do; the status is 0 if it would start a round."""
+    if args.resume:
+        raise UsageError("--dry-run is about a new round: leave out --resume")
+    jobs.reap()
+    would = dry_run.of(jobs.store, chosen_config(args))
+    print(rounds_report.dry_run(would))
+    return 0 if would.hindrance is None else 2
 
 
 def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) -> None:

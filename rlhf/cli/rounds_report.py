@@ -8,6 +8,7 @@ from typing import Any
 from rlhf.analysis.round_story import Made, State, Story
 from rlhf.cli import report
 from rlhf.runs.deciding import Standing
+from rlhf.runs.dry_run import DryRun
 from storage.core.records import Round
 
 STATES: dict[State, str] = {
@@ -146,3 +147,17 @@ def _closed(told: Story, learned: int, decided: int) -> tuple[str, ...]:
         f"{learned:,} + {decided:,}",
         f"{result.minutes:.1f}" if result.minutes is not None else "-",
     )
+
+
+def dry_run(would: DryRun) -> str:
+    """What a round would do if it began now, one fact a line."""
+    since = "" if would.last_round is None else f" since round {would.last_round} began"
+    compared = f"{would.compared} is compared now: the new version waits until that is decided" if would.compared else ""
+    rows = [
+        ("would start", "yes; nothing was started" if would.hindrance is None else f"no: {would.hindrance}"),
+        ("preference pairs", f"{would.train:,} that teach, {would.heldout:,} held out that measure"),
+        ("new judgments", f"{would.new_judgments:,}{since}"),
+        ("estimated", "-" if would.minutes is None else f"{would.minutes:.1f} min, by the newest run over this model by this method"),
+        ("before it", compared),
+    ]
+    return report.aligned([(name, value) for name, value in rows if value])

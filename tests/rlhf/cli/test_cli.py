@@ -297,6 +297,16 @@ def test_options_out_of_range_are_refused_by_name(capsys, data, model, world):
         train(data, model, "--ppo-steps", "many")
 
 
+def test_a_dry_run_says_what_a_round_would_do_and_starts_nothing(capsys, data, store, model, world):
+    world.fill()
+    assert train(data, model, "--dry-run") == 0
+    assert "6 that teach, 3 held out" in (output := capsys.readouterr().out) and "yes; nothing was started" in output
+    assert train(data, model, "--dry-run", "--min-pairs", "10") == 2
+    assert "no: 9 preference pairs, need 10: judge 1 more" in capsys.readouterr().out
+    assert train(data, model, "--dry-run", "--resume", "r1") == 2 and "leave out --resume" in capsys.readouterr().err
+    assert runs.all_runs(store) == []
+
+
 def test_a_second_round_is_refused(capsys, data, store, model, world):
     world.fill()
     waiting = jobs.Jobs(store, world.folder).create(world.config())
