@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from feedback_ui.data import DataPage
-from feedback_ui.demo import DemoPage
+from feedback_ui.demo import page as demo_page
 from feedback_ui.judging import compare, history
 from feedback_ui.lead import LeadPage, follow_links
 from feedback_ui.leaderboard.page import LeaderboardPage
@@ -45,11 +45,12 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, auth: Auth, *, 
             with page("training") as training_tab:
                 training = TrainingPage(store, jobs, auth, default_config=default_config)
             with page("demo") as demo_tab:
-                demo = DemoPage(store, client, auth)
+                demo = demo_page.DemoPage(store, client, auth)
             with page("data") as data_tab:
                 data = DataPage(store, auth)
         lead.wire(lead_tab)
         follow_links(app, pages, auth)
+        demo_page.follow_links(app, pages, auth)
         leaderboard.wire(leaderboard_tab)
         training.wire(training_tab)
         demo.wire(demo_tab)

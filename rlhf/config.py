@@ -252,12 +252,16 @@ class RoundConfig:
     """Seed of everything random in the round."""
     include_simulated: bool = False
     """Learn from simulated judgments as well as from people's."""
+    demo_votes: bool = False
+    """Learn from the blind votes of the Demo page as well."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`, `cpu` or `cuda`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
     max_length: Annotated[int, Field(ge=16)] = 2048
     """Most tokens of prompt and answer together, and never more than the model's context: longer answers are cut at their end."""
+    gradient_checkpointing: bool = False
+    """Compute the activations of each layer again in the backward pass and do not keep them: less memory, more time."""
     fold_system: bool = True
     """Put a system message before the first user turn where the chat template has no system role; off leaves such prompts out."""
     method: Method = "ppo"

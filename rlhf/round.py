@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 
 from rlhf import model_files
+from rlhf.analysis import model_card
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.models.backbone import Backbone
@@ -66,6 +67,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
     progress.plan({stage: sum(parts.values()) for stage, parts in costs.items()})
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
     backbone.fold_system = config.fold_system
+    backbone.decoder.checkpoint_layers = config.gradient_checkpointing
     backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
     require_adapters(backbone, config)
     fitting = fitting_data(backbone, config, snapshot, ideal_answers, train, heldout)
@@ -96,6 +98,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
         minutes=sum(progress.seconds().values()) / 60,
         peak_memory_gib=peak_memory_gib(),
     )
+    model_card.write(store, version, result)
     end(store, run_id, version, result)
     return version
 

@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--rounds", type=int, default=3, help="how many decided rounds the folder has at the end, earlier ones counted")
     p.add_argument("--votes", type=int, default=600, help="simulated judgments that each round adds before it trains")
     add_judging(p)
-    add_round_options(p, leave_out=["include-simulated"])
+    add_round_options(p, leave_out=["include-simulated", "demo-votes"])
     p.set_defaults(reward=None)
 
 

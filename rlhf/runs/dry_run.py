@@ -43,13 +43,13 @@ def of(store: Database, config: RoundConfig) -> DryRun:
     every = rounds.all_rounds(store)
     since = every[-1].created_at if every else None
     open_round = rounds.asked(store, config.model, "people")
-    counts = pair_counts.count(store)
+    counts = pair_counts.count(store, demo_votes=config.demo_votes)
     train, heldout = (counts.total(*kinds, splits=(split,)) for split in ("train", "heldout"))
     return DryRun(
         _hindrance(store, config),
         train,
         heldout,
-        sum(judgments.ordinary(store, kind, since) for kind in kinds),
+        sum(judgments.ordinary(store, kind, since, demo_votes=config.demo_votes) for kind in kinds),
         every[-1].id if every else None,
         open_round.version.name if open_round and open_round.version else None,
         _minutes(store, config, train, heldout),

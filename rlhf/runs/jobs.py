@@ -156,7 +156,7 @@ def require_material(store: Database, config: RoundConfig) -> None:
     check(config)
     if demonstrations.wanted(config):
         demonstrations.require(demonstrations.of_store(store, include_simulated=config.include_simulated), config)
-    pairs.require_in_store(store, config.reward.min_pairs, include_simulated=config.include_simulated)
+    pairs.require_in_store(store, config.reward.min_pairs, include_simulated=config.include_simulated, demo_votes=config.demo_votes)
 
 
 def refuse_second(store: Database) -> None:

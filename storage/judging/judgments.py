@@ -134,16 +134,19 @@ def correct(
         return _insert(store, shown, checked, lease, supersedes=earlier.id)
 
 
-def ordinary(store: Database, kind: AnnotatorKind, since: str | None = None) -> int:
+def ordinary(store: Database, kind: AnnotatorKind, since: str | None = None, *, demo_votes: bool = False) -> int:
     """Number of active rankings on comparisons that decide no round. Those teach nothing: their prompts are held out.
 
     Args:
         since: only those that came into the store after this moment: an imported one with its import, whatever its file says.
+        demo_votes: the votes of the Demo page too.
     """
+    left_out = "" if demo_votes else f"AND c.purpose != '{comparisons.DEMO}' "
     return int(
         store.value(
             "SELECT count(*) FROM active_judgments j JOIN comparisons c ON c.id = j.comparison_id "
             "LEFT JOIN imports i ON i.id = j.import_id WHERE j.annotator_kind = :kind AND j.verdict = 'rank' AND c.round_id IS NULL "
+            f"{left_out}"
             "AND (:since IS NULL OR coalesce(i.created_at, j.created_at) > :since)",
             {"kind": kind, "since": since},
         )
@@ -175,6 +178,16 @@ def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tie
             raise BadJudgment(f"A rule ranks every completion once: {tiers} is no ranking of {shown}.")
         presentation = presentations.record(store, comparison, annotator_id, rng)
         return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NO_DETAILS), None).id
+
+
+def add_unqueued(store: Database, presentation: Presentation, *, tiers: Tiers, all_bad: bool = False) -> Judgment:
+    """Saves a person's ranking of a comparison that they chose themselves, so that nobody reserved it for them.
+
+    Raises:
+        BadJudgment: the tiers do not fit the presentation.
+    """
+    with store.atomic():
+        return _insert(store, presentation, _checked(presentation, "rank", tiers, all_bad, None, NO_DETAILS), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +271,17 @@ def undo(store: Database, annotator_id: int, *, project: ProjectSettings | None 
 
     The project's settings are read here if the caller has not read them already.
 
+    Votes of the Demo page are passed over: they are not judged on the page that has this button.
+
     `queue.next_presentation` then returns the same presentation again, unless the comparison has received all the judgments
     it needs from others in the meantime, which can happen after a skip.
     """
     with store.atomic():
-        row = store.row("SELECT * FROM active_judgments WHERE annotator_id = ? ORDER BY id DESC LIMIT 1", [annotator_id])
+        row = store.row(
+            f"SELECT * FROM active_judgments WHERE annotator_id = ? AND {comparisons.NOT_DEMO.format('comparison_id')} "
+            "ORDER BY id DESC LIMIT 1",
+            [annotator_id],
+        )
         if row is None:
             return None
         presentation = None if row["presentation_id"] is None else presentations.get(store, row["presentation_id"])
@@ -310,19 +329,25 @@ def is_judged(store: Database, presentation: Presentation) -> bool:
     return bool(store.value("SELECT 1 FROM active_judgments WHERE presentation_id = ?", [presentation.id]))
 
 
-def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False) -> list[JudgedComparison]:
+def active(
+    store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False, demo_votes: bool = False
+) -> list[JudgedComparison]:
     """Every vote in one snapshot, oldest first. Skips, gold, repeats and excluded judgments are left out.
 
     Args:
         for_training: leave out votes on starter prompts that are not in use; `prompts.unused_starter_votes` counts them.
+        demo_votes: the votes of the Demo page too; `demo_votes.count` counts them.
     """
     with store.snapshot():
-        return list(stream(store, kinds=kinds, for_training=for_training))
+        return list(stream(store, kinds=kinds, for_training=for_training, demo_votes=demo_votes))
 
 
-def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False) -> Iterator[JudgedComparison]:
+def stream(
+    store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False, demo_votes: bool = False
+) -> Iterator[JudgedComparison]:
     """As `active`, but reading a page of rows at a time. Call it inside `store.snapshot()` for a consistent view."""
     left_out = f"AND c.prompt_id NOT IN ({prompts.UNUSED_STARTERS}) " if for_training else ""
+    left_out += "" if demo_votes else f"AND c.purpose != '{comparisons.DEMO}' "
     annotator_of = {annotator.id: annotator for annotator in annotators.all_annotators(store)}
     last_id = 0
     while rows := store.rows(

@@ -54,6 +54,26 @@ def test_what_frozen_layers_computed_changes_nothing(tiny_folder, top_layers, at
     assert max(float(gradient.abs().max()) for gradient in kept[1].values()) > 1e-2
 
 
+@pytest.mark.parametrize("top_layers", [0, 1])
+def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients(tiny_folder, top_layers):
+    """Bit for bit; a layer's activations are not kept, only what goes in."""
+    ppo = scrambled(trainer(tiny_folder, replace(CONFIG, entropy_coef=0.1), adapter=replace(ADAPTER_CONFIG, top_layers=top_layers)))
+    rollout = taken(ppo)
+    found, kept = [], []
+    for ppo.backbone.decoder.checkpoint_layers in (False, True):
+        kept.append({})
+
+        def keep(tensor):
+            kept[-1][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found.append(gradients(ppo, rollout))
+    assert found[0][0] == found[1][0] and found[0][1].keys() == found[1][1].keys()
+    assert all(torch.equal(gradient, found[1][1][name]) for name, gradient in found[0][1].items())
+    assert sum(kept[1].values()) < sum(kept[0].values()) / 2
+
+
 @pytest.mark.slow
 def test_distributed_data_parallel_averages_the_gradients_of_all_that_is_trained(tiny_folder, tmp_path):
     """Two processes with batches of their own: PPO's losses, its value head's warm-up, demonstrations, and the reward model's scores."""
