@@ -1,7 +1,7 @@
 # make run    set up and serve http://127.0.0.1:7860    (PORT=8000 changes the port, DATA=dir the folder)
 # make test   set up and run every test, side by side on all cores    (PYTEST='-m "not slow"' runs the fast ones alone)
 # make lint   ruff, mypy, and for the JavaScript tsc and eslint: needs Node.js
-# make loop   the whole loop, headless, on simulated judgments; prints its table
+# make loop   the whole loop, headless, on simulated judgments; ends with a decision and its table
 # make lock   what is installed, with the hashes of its files, written down anew in .ci/lock
 # Every package is checked against its hash there. LOCK= installs without: for a torch that is not in the lock.
 PYTHON ?= python3
@@ -79,8 +79,7 @@ lock:
 	build/lock/bin/python .ci/lock.py
 
 loop: install weights
-	$(BIN)/rankloop simulate --data $(LOOP_DATA) --judge sentiment --judgments 600 --annotators 5 --label-noise 0.1
-	$(BIN)/rankloop train --data $(LOOP_DATA) --preset laptop --include-simulated
+	$(BIN)/rankloop loop --data $(LOOP_DATA) --rounds 1 --judge sentiment --votes 600
 
 clean:
 	rm -rf .venv .ci/node_modules build *.egg-info

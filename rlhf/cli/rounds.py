@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -17,9 +18,11 @@ from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
 from rlhf.data import lineage
-from rlhf.runs import deciding, reward_function
+from rlhf.runs import deciding, dry_run, reward_function
 from rlhf.runs.jobs import Jobs
 from rlhf.simulation.judges import RULES, LabelRule
+from rlhf.simulation.simulate import Plan, SimulationError
+from rlhf.simulation.simulate import simulate as run_simulation
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
@@ -30,31 +33,21 @@ from storage.project import rounds, runs
 
 def add(verbs: Verbs) -> None:
     p = verbs.add("simulate", simulate, [engine_options()])
-    p.add_argument("--judge", required=True, choices=list(RULES), help="rule to judge by")
-    p.add_argument("--words", default="", metavar="A,B,...", help="words that the lexical rule counts")
+    add_judging(p)
     p.add_argument("--judgments", type=int, default=600, help="how many to add, one per comparison")
-    p.add_argument("--annotators", type=int, default=5, help="how many simulated annotators share them")
-    p.add_argument("--label-noise", type=float, default=0.1, help="probability that a judgment is reversed, 0 to 0.5")
-    add_renamed(p, "flip", "label-noise")
     p.add_argument("--seed", type=int, default=0, help="seed of the answers and of the label noise")
-    p.add_argument("--temperature", type=float, default=0.7, help="sampling temperature of the answers that are missing")
-    p.add_argument("--max-new-tokens", type=int, default=48, help="longest answer, in tokens")
 
     p = verbs.add("train", train)
-    p.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="named set of the options below")
     p.add_argument("--resume", metavar="RUN_ID", help="resume this run from its last checkpoint, with its own options")
     p.add_argument(
         "--reward",
         metavar="MODULE:FUNCTION",
         help="score completions by this Python function(prompts, completions) instead of the reward model; repeat it with --resume",
     )
+    p.add_argument("--dry-run", action="store_true", help="say what a round would learn from and whether it would start; start nothing")
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     p.add_argument("--judges", default="people", choices=["people", "simulated"], help="whose comparisons decide about the new version")
-    options_group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
-    for option in options(PRESETS[DEFAULT_PRESET]):
-        _add_option(options_group, option)
-    for old, new in RENAMED_OPTIONS.items():
-        add_renamed(options_group, old, new)
+    add_round_options(p)
 
     p = verbs.add("runs", runs_)
     p.add_argument("run_id", nargs="?", help="one run in full")
@@ -75,6 +68,43 @@ def add(verbs: Verbs) -> None:
     _add_reason(p)
     p.add_argument("--to", metavar="VERSION", help="policy version that was current before; the one before the current one otherwise")
     p.add_argument("--model", type=model_reference, default=DEFAULT_MODEL, help="base model whose current policy is rolled back")
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """The options of simulated annotators and of the answers that they judge."""
+    parser.add_argument("--judge", required=True, choices=list(RULES), help="rule to judge by")
+    parser.add_argument("--words", default="", metavar="A,B,...", help="words that the lexical rule counts")
+    parser.add_argument("--annotators", type=int, default=5, help="how many simulated annotators share the judgments")
+    parser.add_argument("--label-noise", type=float, default=0.1, help="probability that a judgment is reversed, 0 to 0.5")
+    add_renamed(parser, "flip", "label-noise")
+    parser.add_argument("--temperature", type=float, default=0.7, help="sampling temperature of the answers that are missing")
+    parser.add_argument("--max-new-tokens", type=int, default=48, help="longest answer, in tokens")
+
+
+def judging_plan(args: argparse.Namespace, judgments_wanted: int, seed: int) -> Plan:
+    """The plan that these options describe.
+
+    Raises:
+        UsageError: a number is out of its range.
+    """
+    judge = LabelRule(args.judge, tuple(w.strip() for w in args.words.split(",") if w.strip()))
+    if not 0 <= args.label_noise <= 0.5:
+        raise UsageError(f"--label-noise {args.label_noise}: must be between 0 and 0.5")
+    if args.annotators < 1 or args.max_new_tokens < 1:
+        raise UsageError("--annotators and --max-new-tokens must be at least 1")
+    sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
+    return Plan(judge, judgments_wanted, args.annotators, args.label_noise, seed, sampling)
+
+
+def add_round_options(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()) -> None:
+    """`--preset` and the options of a round, for `chosen_config`."""
+    parser.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="named set of the options below")
+    group = parser.add_argument_group("options of the round (defaults are the laptop preset's)")
+    for option in options(PRESETS[DEFAULT_PRESET]):
+        if option.name not in leave_out:
+            _add_option(group, option)
+    for old, new in RENAMED_OPTIONS.items():
+        add_renamed(group, old, new)
 
 
 def _add_number(parser: argparse.ArgumentParser) -> None:
@@ -107,28 +137,22 @@ def add_renamed(group: argparse._ActionsContainer, old: str, new: str) -> None:
 
 def simulate(args: argparse.Namespace) -> int:
     """Simulated annotators judge by a declared rule; missing comparisons are generated first."""
-    judge = LabelRule(args.judge, tuple(w.strip() for w in args.words.split(",") if w.strip()))
-    if not 0 <= args.label_noise <= 0.5:
-        raise UsageError(f"--label-noise {args.label_noise}: must be between 0 and 0.5")
-    if args.judgments < 1 or args.annotators < 1 or args.max_new_tokens < 1:
-        raise UsageError("--judgments, --annotators and --max-new-tokens must be at least 1")
+    plan = judging_plan(args, args.judgments, args.seed)
+    if args.judgments < 1:
+        raise UsageError("--judgments must be at least 1")
     _, store = open_store(args.data)
     fetch_weights(args.model)
 
     from rlhf.generation.policy_service import PolicyService
     from rlhf.models.backbone import Backbone
-    from rlhf.simulation.simulate import Plan, SimulationError
-    from rlhf.simulation.simulate import simulate as run
 
     service = PolicyService(store, args.model, Backbone.load(model_files.resolve(args.model), args.device))
-    sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
-    plan = Plan(judge, args.judgments, args.annotators, args.label_noise, args.seed, sampling)
     with tqdm(total=args.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
-            ties = run(store, service.generate, service.base, plan, progress=lambda done, total: bar.update(done - bar.n))
+            ties = run_simulation(store, service.generate, service.base, plan, progress=lambda done, total: bar.update(done - bar.n))
         except SimulationError as error:
             raise UsageError(str(error)) from error
-    print(f"{args.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")
+    print(f"{args.judgments} simulated judgments by the rule {plan.judge.name!r} added ({ties} ties); human data is untouched")
     return 0
 
 
@@ -136,6 +160,8 @@ def train(args: argparse.Namespace) -> int:
     """Run one round and show its progress. Ctrl-C cancels it; it can be resumed."""
     folder, store = open_store(args.data)
     jobs = Jobs(store, folder)
+    if args.dry_run:
+        return dry(args, jobs)
     # The configuration is checked and the weights are fetched before the row is queued: a download may take long, or fail.
     config = RoundConfig.from_dict(runs.readable(store, args.resume).config) if args.resume else chosen_config(args)
     # The worker checks this too; here it is checked before a row is written.
@@ -155,6 +181,16 @@ def train(args: argparse.Namespace) -> int:
     if (found := rounds.of_run(store, run_id)) is not None and run.status == "done":
         print(f"\n{rounds_report.story(round_story.of_round(store, found.id))}")
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
+
+
+def dry(args: argparse.Namespace, jobs: Jobs) -> int:
+    """Prints what `train` with these options would do; the status is 0 if it would start a round."""
+    if args.resume:
+        raise UsageError("--dry-run is about a new round: leave out --resume")
+    jobs.reap()
+    would = dry_run.of(jobs.store, chosen_config(args))
+    print(rounds_report.dry_run(would))
+    return 0 if would.hindrance is None else 2
 
 
 def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from rlhf.analysis.round_story import Made, State, Story
 from rlhf.cli import report
 from rlhf.runs.deciding import Standing
+from rlhf.runs.dry_run import DryRun
 from storage.core.records import Round
 
 STATES: dict[State, str] = {
@@ -121,3 +122,42 @@ def in_words(made: Made) -> str:
     }[d.act]
     who = (made.who or "the command line") if d.decided_by == "person" else d.decided_by
     return f"{act}, by {who}, {d.created_at[:16].replace('T', ' ')}: {d.reason}"
+
+
+def closed_rounds(rounds: Sequence[tuple[Story, int, int]]) -> str:
+    """The rounds of a loop, one a line, oldest first: each with the votes that it learned from and those that decided about it."""
+    if not rounds:
+        return "no round has ended yet"
+    heads = ("round", "version", "decision", "win rate over the base", "over the round before", "KL", "votes + deciding", "minutes")
+    return report.columns([heads, *(_closed(*one) for one in rounds)])
+
+
+def _closed(told: Story, learned: int, decided: int) -> tuple[str, ...]:
+    result = told.result
+    by_rule = result.win_rate or result.win_rate_by_reward_model
+    newest = told.round.decision
+    by = f" by {newest.decided_by}" if newest else ""
+    return (
+        str(told.round.id),
+        told.round.version.name if told.round.version else "-",
+        f"{newest.act if newest else 'undecided'}{by}",
+        f"{by_rule.value:.0%} ({by_rule.low:.0%} to {by_rule.high:.0%})" if by_rule else "-",
+        rate(next((made.decision.evidence for made in told.decisions if made.decision.decided_by == "comparisons"), {})),
+        f"{result.kl:.1f}" if result.kl is not None else "-",
+        f"{learned:,} + {decided:,}",
+        f"{result.minutes:.1f}" if result.minutes is not None else "-",
+    )
+
+
+def dry_run(would: DryRun) -> str:
+    """What a round would do if it began now, one fact a line."""
+    since = "" if would.last_round is None else f" since round {would.last_round} began"
+    compared = f"{would.compared} is compared now: the new version waits until that is decided" if would.compared else ""
+    rows = [
+        ("would start", "yes; nothing was started" if would.hindrance is None else f"no: {would.hindrance}"),
+        ("preference pairs", f"{would.train:,} that teach, {would.heldout:,} held out that measure"),
+        ("new judgments", f"{would.new_judgments:,}{since}"),
+        ("estimated", "-" if would.minutes is None else f"{would.minutes:.1f} min, by the newest run over this model by this method"),
+        ("before it", compared),
+    ]
+    return report.aligned([(name, value) for name, value in rows if value])

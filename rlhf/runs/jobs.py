@@ -65,15 +65,10 @@ class Jobs:
             by: the annotator who started it.
             judges: whose comparisons decide about the policy version that it makes.
         """
-        check(config)
-        if demonstrations.wanted(config):
-            demonstrations.require(demonstrations.of_store(self.store, include_simulated=config.include_simulated), config)
-        pairs.require_in_store(
-            self.store, config.reward.min_pairs, include_simulated=config.include_simulated, demo_votes=config.demo_votes
-        )
+        require_material(self.store, config)
         self.reap()
         with self.store.atomic():
-            self._refuse_second()
+            refuse_second(self.store)
             run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
             versions = {name: version(name) for name in RECORDED_PACKAGES}
             run = runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
@@ -98,15 +93,11 @@ class Jobs:
     def requeue(self, run_id: str) -> None:
         self.reap()
         with self.store.atomic():
-            self._refuse_second()
+            refuse_second(self.store)
             try:
                 runs.requeue(self.store, run_id)
             except StoreError as error:
                 raise RoundError(str(error)) from error
-
-    def _refuse_second(self) -> None:
-        if active := runs.active(self.store):
-            raise RoundError(f"{active.id} is {active.status}: wait for it, or cancel it first.")
 
     def cancel(self, run_id: str) -> None:
         """Asks the worker to stop; it does so within seconds, and the run can be resumed."""
@@ -154,6 +145,24 @@ class Jobs:
             )
         # The worker may outlive this process: its end is observed through its row, never with `wait`.
         process.returncode = 0
+
+
+def require_material(store: Database, config: RoundConfig) -> None:
+    """Checks what can be checked of a round without a model: its options, and that there is enough to learn from.
+
+    Raises:
+        ConfigError, NotEnoughPairs: the message has cause and remedy.
+    """
+    check(config)
+    if demonstrations.wanted(config):
+        demonstrations.require(demonstrations.of_store(store, include_simulated=config.include_simulated), config)
+    pairs.require_in_store(store, config.reward.min_pairs, include_simulated=config.include_simulated, demo_votes=config.demo_votes)
+
+
+def refuse_second(store: Database) -> None:
+    """Raises RoundError while a round is queued or running."""
+    if active := runs.active(store):
+        raise RoundError(f"{active.id} is {active.status}: wait for it, or cancel it first.")
 
 
 def _refuse_code(named: str | None, command: str) -> None:

@@ -12,7 +12,7 @@ from rlhf.serving.filler import requeue_prompts, write_comparisons
 from rlhf.simulation.judges import LabelRule, with_label_noise
 from storage.content import comparisons
 from storage.core.database import Database, StoreError
-from storage.core.records import Comparison, PolicyVersion, Sampling
+from storage.core.records import Annotator, Comparison, PolicyVersion, Sampling
 from storage.judging import judgments
 from storage.people import annotators
 from storage.project import rounds, settings
@@ -44,6 +44,7 @@ def simulate(
     base: PolicyVersion,
     plan: Plan,
     *,
+    start: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> int:
@@ -52,12 +53,41 @@ def simulate(
     Missing comparisons are generated, on the prompts that have the fewest comparisons. Judgments made before an
     interruption stay. Returns the number of ties under the rule.
 
+    Args:
+        start: judgments of earlier calls with the same seed: with another one, other answers and other label noise are drawn.
+
     Raises:
         SimulationError: there are no prompts, the model's answers are all identical or empty, or the annotators of this seed
             judge by another rule.
     """
+    judges = annotators_of(store, plan)
+    rng = random.Random(f"{plan.seed} {start}" if start else plan.seed)
+    queue_positions: dict[int, int] = {}
+    done = ties = 0
+    while done < plan.judgments:
+        batch = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
+        if not batch:
+            count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
+            _write_more(store, generate, base, plan, start + done, count, queue_positions, on_progress)
+            continue
+        with store.atomic():
+            for comparison in batch:
+                tiers = judge_comparison(comparison, plan, rng)
+                ties += len(tiers) == 1
+                judgments.add_simulated(store, comparison.id, judges[(start + done) % len(judges)].id, tiers=tiers, rng=rng)
+                done += 1
+        progress(done, plan.judgments)
+    return ties
+
+
+def annotators_of(store: Database, plan: Plan) -> list[Annotator]:
+    """The simulated annotators of the plan's seed, who are added if they are missing.
+
+    Raises:
+        SimulationError: they judge by another rule.
+    """
     try:
-        judges = [
+        return [
             annotators.ensure(store, f"sim-{plan.judge.name}-{plan.seed}-{i + 1}", kind="simulated", rule=plan.judge.to_json(plan.flip))
             for i in range(plan.annotators)
         ]
@@ -65,22 +95,6 @@ def simulate(
         raise SimulationError(
             f"the simulated annotators of seed {plan.seed} have another rule, word list or label noise: choose another --seed"
         ) from error
-    rng = random.Random(plan.seed)
-    queue_positions: dict[int, int] = {}
-    done = ties = 0
-    while done < plan.judgments:
-        batch = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
-        if not batch:
-            _write_more(store, generate, base, plan, done, queue_positions, on_progress)
-            continue
-        with store.atomic():
-            for comparison in batch:
-                tiers = judge_comparison(comparison, plan, rng)
-                ties += len(tiers) == 1
-                judgments.add_simulated(store, comparison.id, judges[done % len(judges)].id, tiers=tiers, rng=rng)
-                done += 1
-        progress(done, plan.judgments)
-    return ties
 
 
 def judge_comparison(comparison: Comparison, plan: Plan, rng: random.Random) -> tuple[tuple[int, ...], ...]:
@@ -96,10 +110,10 @@ def _write_more(
     base: PolicyVersion,
     plan: Plan,
     done: int,
+    count: int,
     queue_positions: dict[int, int],
     on_progress: Callable[[], None],
 ) -> None:
-    count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
     current, base_share = rounds.current(store, base.base_model), settings.current(store).base_share
     rng = random.Random(f"{plan.seed} {done}")
     for attempt in range(ATTEMPTS):

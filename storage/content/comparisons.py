@@ -172,14 +172,18 @@ def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
     ]
 
 
-def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
-    """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator."""
+def without_simulated_judgment(store: Database, limit: int, *, round_id: int | None = None) -> list[Comparison]:
+    """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator.
+
+    Args:
+        round_id: only those that help to decide this round; None takes all.
+    """
     rows = store.rows(
         "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports "
-        f"AND {PROMPT_IN_USE.format('c.prompt_id')} "
+        f"AND {PROMPT_IN_USE.format('c.prompt_id')} AND (:round IS NULL OR c.round_id = :round) "
         "AND NOT EXISTS (SELECT 1 FROM active_judgments s "
-        "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
-        [limit],
+        "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT :limit",
+        {"limit": limit, "round": round_id},
     )
     return many(store, [row["id"] for row in rows])
 

@@ -1,4 +1,4 @@
-"""A lock that lets only one `serve` or `restore` use a data folder at a time. It is released when its process ends.
+"""A lock that lets only one `serve`, `loop` or `restore` use a data folder at a time. It is released when its process ends.
 
 The lock is on the folder itself; a file beside the database names the holder, for error messages only. Imports, rounds and
 account commands may run beside a served store without this lock: SQLite's own locks are enough for them.

@@ -134,6 +134,25 @@ def correct(
         return _insert(store, shown, checked, lease, supersedes=earlier.id)
 
 
+def ordinary(store: Database, kind: AnnotatorKind, since: str | None = None, *, demo_votes: bool = False) -> int:
+    """Number of active rankings on comparisons that decide no round. Those teach nothing: their prompts are held out.
+
+    Args:
+        since: only those that came into the store after this moment: an imported one with its import, whatever its file says.
+        demo_votes: the votes of the Demo page too.
+    """
+    left_out = "" if demo_votes else f"AND c.purpose != '{comparisons.DEMO}' "
+    return int(
+        store.value(
+            "SELECT count(*) FROM active_judgments j JOIN comparisons c ON c.id = j.comparison_id "
+            "LEFT JOIN imports i ON i.id = j.import_id WHERE j.annotator_kind = :kind AND j.verdict = 'rank' AND c.round_id IS NULL "
+            f"{left_out}"
+            "AND (:since IS NULL OR coalesce(i.created_at, j.created_at) > :since)",
+            {"kind": kind, "since": since},
+        )
+    )
+
+
 def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tiers: Tiers, rng: random.Random | None = None) -> int:
     """Saves a simulated annotator's ranking with a shuffled presentation, as for people. Returns the judgment's id.
 

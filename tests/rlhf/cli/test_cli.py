@@ -24,7 +24,7 @@ from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.project import runs
 
-VERBS = ["serve", "import", "export", "simulate", "train", "runs", "rounds", "round", "stats", "agreement", "leaderboard", "doctor"]
+VERBS = ["serve", "import", "export", "simulate", "train", "loop", "runs", "rounds", "round", "stats", "agreement", "leaderboard", "doctor"]
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +295,16 @@ def test_options_out_of_range_are_refused_by_name(capsys, data, model, world):
     assert "--ppo-kl-coef -1.0: must not be negative" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         train(data, model, "--ppo-steps", "many")
+
+
+def test_a_dry_run_says_what_a_round_would_do_and_starts_nothing(capsys, data, store, model, world):
+    world.fill()
+    assert train(data, model, "--dry-run") == 0
+    assert "6 that teach, 3 held out" in (output := capsys.readouterr().out) and "yes; nothing was started" in output
+    assert train(data, model, "--dry-run", "--min-pairs", "10") == 2
+    assert "no: 9 preference pairs, need 10: judge 1 more" in capsys.readouterr().out
+    assert train(data, model, "--dry-run", "--resume", "r1") == 2 and "leave out --resume" in capsys.readouterr().err
+    assert runs.all_runs(store) == []
 
 
 def test_a_second_round_is_refused(capsys, data, store, model, world):

@@ -26,7 +26,7 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202eevil\u2066\u200b\u2028\x00
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 PASSWORD = "correct horse"
 VERBS = {
-    "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "runs", "stats", "agreement",
+    "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "loop", "runs", "stats", "agreement",
     "leaderboard", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
@@ -104,6 +104,7 @@ def test_every_verb_is_here():
         ["export", f"/nowhere/{EVIL}".replace("\0", "")], ["serve", "--host", EVIL], ["serve", "--port", "1", "--endpoint", EVIL],
         ["doctor", "--model", EVIL], ["prompts"], ["prompts", "--search", EVIL], ["prompts", "--retire", EVIL], ["prompts", "--refused"],
         ["simulate", "--judge", "lexical", "--words", EVIL, "--label-noise", "9"], ["import", "--undo", "1"],
+        ["loop", "--judge", "lexical", "--words", EVIL, "--rounds", "0"], ["loop", "--judge", EVIL],
         ["rounds"], ["rounds", "--judgment", "1"], ["round", "show", "1"], ["round", "show", "2"], ["round", "show", EVIL],
         ["round", "promote", "2", "--reason", EVIL], ["round", "reject", "1", "--reason", EVIL],
         ["round", "rollback", "--reason", EVIL, "--to", EVIL, "--model", "m"],
