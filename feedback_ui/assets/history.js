@@ -1,9 +1,10 @@
 // @ts-check
 // The History page: an annotator's own judgments, searched and corrected in the form that they were given in.
 
+import { hasParts, setPlace } from "./addresses.js";
 import { makeClock } from "./clock.js";
 import { byTestId, closest, find, isTyping, isVisible, make, putTexts, targetOf } from "./dom.js";
-import { makeDrafts } from "./drafts.js";
+import { keepForCorrection, makeDrafts } from "./drafts.js";
 import { LANGUAGE, t } from "./i18n.js";
 import { makeJudgingForm } from "./judging_form.js";
 import { Refusal } from "./server.js";
@@ -162,6 +163,7 @@ export function startHistory(root, ask) {
     open = makeCorrection(reply.view);
     listView.hidden = true;
     root.dataset.state = "open";
+    setPlace("history", judgmentId);
     render(open);
   }
 
@@ -230,7 +232,9 @@ export function startHistory(root, ask) {
       const reply = await ask("correct", request);
       if ("problem" in reply) {
         setState(correction, "ready");
-        return showFormProblem(correction, reply.problem);
+        if (!reply.stored) return showFormProblem(correction, reply.problem);
+        keepForCorrection(reply.stored, correction.form.draft());
+        return correction.form.showNotice(reply.problem, reply.stored);
       }
       accept(correction, reply);
     } catch (error) {
@@ -249,6 +253,7 @@ export function startHistory(root, ask) {
     if (open === correction) {
       openedId = row.id;
       close(correction);
+      setPlace("history");
     }
     byTestId(root, "history-live").textContent = `${t("history.corrected")}. ${row.verdict}.`;
   }
@@ -257,6 +262,7 @@ export function startHistory(root, ask) {
   function goBack(correction) {
     saveDraft(correction);
     close(correction);
+    setPlace("history");
   }
 
   /** @param {Correction} correction */
@@ -300,6 +306,14 @@ export function startHistory(root, ask) {
   }
 
   document.addEventListener("keydown", onKeyDown);
+  hasParts("history", {
+    current: () => open && openedId,
+    open(judgmentId) {
+      if (judgmentId === (open && openedId)) return;
+      if (judgmentId !== null) openJudgment(judgmentId);
+      else if (open) goBack(open);
+    },
+  });
 
   // The list is loaded whenever the tab is opened, because judgments may have been given meanwhile.
   new IntersectionObserver((entries) => {

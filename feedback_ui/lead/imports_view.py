@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from markupsafe import Markup
 
 from feedback_ui.lead.lead_view import who
 from feedback_ui.lead.running_imports import RunningImport
+from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, notice
@@ -18,6 +21,9 @@ from storage.exchange.tracking import left_behind
 
 SHOWN_ROW_ERRORS = 50
 
+FIELDS = ("format", "map", "encoding")
+"""The options of `rankloop import` that are fields of the page."""
+
 
 def import_report(translate: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:
     """The result of an import, how its format was recognised, what was not kept, and each invalid row with its reason."""
@@ -27,6 +33,16 @@ def import_report(translate: Translator, report: Report, recognised: Recognised 
     if format != "prompts":
         summary = f"{_as_what(translate, recognised, format)} {summary} {_brought(translate, report)}."
     return _with_wrong_rows(translate, report, summary)
+
+
+def as_on_the_page(translate: Translator, message: str) -> str:
+    """The message with options of `rankloop import` named as the fields and buttons of this page."""
+
+    def named(key: str) -> str:
+        return translate("form.named", title=translate(f"lead.prompts.{key}"))
+
+    message = re.sub(r"rankloop import --undo \d+(?: --data \S+)?", lambda _: named("undo"), message)
+    return re.sub(rf"--({'|'.join(FIELDS)})\b", lambda option: named(option[1]), message)
 
 
 def preview(translate: Translator, report: Report, recognised: Recognised | None, format: str) -> Markup:
@@ -57,7 +73,8 @@ def _with_wrong_rows(translate: Translator, report: Report, summary: str) -> Mar
     if not report.wrong:
         return notice(summary)
     shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
-    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {reason}") for line, reason in shown)
+    on_the_page = partial(as_on_the_page, translate)
+    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {for_browser(reason, on_the_page)}") for line, reason in shown)
     more = report.wrong - len(shown)
     return fragment(
         notice(summary),

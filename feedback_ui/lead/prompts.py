@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -194,7 +195,8 @@ class PromptsSection:
         except detect.Unrecognised as error:
             return {self.message: imports_view.unrecognised(translate, error)}
         except StoreError as error:
-            return {self.message: refusal(error), **self._progress(translate, acts=True)}
+            said = refusal(error, partial(imports_view.as_on_the_page, translate))
+            return {self.message: said, **self._progress(translate, acts=True)}
         message = imports_view.import_report(translate, report, recognised, format)
         return {self.message: message, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
 

@@ -181,6 +181,7 @@ def item(
         tag("ul", *(_judgment(translate, past, names, acts=acts) for past in judged), class_="rl-judgments"),
         class_="rl-panel rl-comparison",
         data_testid="item",
+        data_comparison=comparison.id,
     )
 
 

@@ -6,7 +6,7 @@ comparisons by `judging.judging_view`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -37,9 +37,10 @@ def day(translate: Translator, iso: str) -> str:
     return translate("common.day", day=moment.day, month=translate(f"common.month.{moment.month}"))
 
 
-def sentence(error: Exception) -> str:
-    """An error's message as a sentence without paths of this machine. A name or an address at its start is not capitalised."""
-    message = browser_message(error)
+def sentence(error: Exception, as_on_the_page: Callable[[str], str] = str) -> str:
+    """An error's message as a sentence without paths of this machine and shell commands. A name or an address at its start is not
+    capitalised."""
+    message = browser_message(error, as_on_the_page)
     if message.split()[0].isalpha():
         message = message[0].upper() + message[1:]
     return message if message.endswith((".", "!", "?")) else message + "."

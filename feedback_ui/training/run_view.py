@@ -7,7 +7,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from feedback_ui.shared.errors import browser_message, named, without_paths
+from feedback_ui.shared.errors import browser_message, for_browser, named
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import render
@@ -150,7 +150,7 @@ def error(translate: Translator, run: Run) -> Markup:
     if reason := problem(run):
         return unreadable(translate, reason)
     if run.error:
-        message = translate("run.error", error=without_paths(run.error))
+        message = translate("run.error", error=for_browser(run.error))
         return tag("p", message, class_="rl-notice rl-bad", role="alert", data_testid="run-error")
     if run.status == "lost":
         return tag("p", translate("run.lost"), class_="rl-notice rl-warn", data_testid="run-error")
