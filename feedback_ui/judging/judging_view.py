@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared import markdown
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import duration, sentence
+from feedback_ui.shared.presenters import duration, prompt_kind, sentence
 from storage.content.completions import as_shown
 from storage.content.prompts import MESSAGE_ROLES
 from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
@@ -50,7 +50,7 @@ def comparison_view(
     view: dict[str, Any] = {
         "state": "comparison",
         "presentation_id": presentation,
-        "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
+        "kind": prompt_kind(translate, comparison.prompt.kind).capitalize(),
         "turns": turns(translate, comparison.prompt.messages, show_system=project.show_system),
         "answers": [markdown.render(text, translate) for text in texts],
         "inputs": inputs(project),

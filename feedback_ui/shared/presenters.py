@@ -15,7 +15,7 @@ from markupsafe import Markup
 from feedback_ui.shared import markdown
 from feedback_ui.shared.errors import browser_message
 from feedback_ui.shared.html import EMPTY, fragment, tag
-from feedback_ui.shared.i18n import Translator
+from feedback_ui.shared.i18n import Translator, tables
 from storage.analytics.stats import DayOfJudging
 from storage.core.records import PolicyVersion
 
@@ -44,6 +44,12 @@ def sentence(error: Exception, as_on_the_page: Callable[[str], str] = str) -> st
     if message.split()[0].isalpha():
         message = message[0].upper() + message[1:]
     return message if message.endswith((".", "!", "?")) else message + "."
+
+
+def prompt_kind(translate: Translator, kind: str) -> str:
+    """The name of a kind of prompt, translated if it is one of the starter prompts' kinds; others stay as their file names them."""
+    key = f"prompt_kind.{kind}"
+    return translate(key) if key in tables()[translate.language] else kind.replace("_", " ")
 
 
 # ---- Demo

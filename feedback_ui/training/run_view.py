@@ -91,10 +91,15 @@ def status(translate: Translator, run: Run) -> str:
 
 
 def remark(translate: Translator, run: Run) -> str:
-    """The note beside the status: progress and time left of an active run, time taken of an ended one."""
+    """The note beside the status: progress and time left of an active run, time taken of an ended one.
+
+    A round that is done says how long it trained, over all its attempts, as its results do.
+    """
     if is_active(run):
         left = translate("run.left", time=duration(translate, run.eta_s)) if run.eta_s else translate("run.left_unknown")
         return f"{run.progress:.0%}, {left}"
+    if (minutes := results.of_run_or_empty(run).minutes) is not None:
+        return translate("run.took", time=duration(translate, 60 * minutes))
     if run.started_at and run.finished_at:
         took = (datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)).total_seconds()
         # Negative if the clock was set back meanwhile: the duration is unknown then.
