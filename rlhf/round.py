@@ -19,8 +19,9 @@ from rlhf.models.lengths import fitting_data
 from rlhf.ppo.rollout import POLICY
 from rlhf.reward import model as reward_model
 from rlhf.reward.scoring import FunctionReward
-from rlhf.runs import plan, reward_function
+from rlhf.runs import plan, reward_function, typed_json
 from rlhf.runs.progress import RunProgress
+from rlhf.runs.results import RoundResult
 from rlhf.stages.evaluate import evaluate
 from rlhf.stages.policy import tune_by_ppo, tune_by_trl
 from rlhf.stages.reward import fit_reward
@@ -29,7 +30,7 @@ from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.core.records import PolicyVersion
-from storage.project import runs
+from storage.project import rounds, runs
 
 log = logging.getLogger("rankloop.round")
 
@@ -95,8 +96,24 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
         minutes=sum(progress.seconds().values()) / 60,
         peak_memory_gib=peak_memory_gib(),
     )
-    runs.finish(store, run_id, "done", result=result.to_json())
+    end(store, run_id, version, result)
     return version
+
+
+def end(store: Database, run_id: str, version: PolicyVersion, result: RoundResult) -> None:
+    """Writes the result and what the guards found, at once: a version that failed is rejected before anybody is asked about it."""
+    failed = [check.in_words() for check in result.guards or () if not check.passed]
+    with store.atomic():
+        runs.finish(store, run_id, "done", result=result.to_json())
+        if (found := rounds.of_run(store, run_id)) is None:
+            return
+        rounds.set_guards(store, found.id, "failed" if failed else "passed")
+        if failed and found.decision is None:
+            evidence = {"guards": [typed_json.to_json(check) for check in result.guards or ()]}
+            reason = f"It did not pass its guards: {'; '.join(failed)}."
+            rounds.decide(store, version, "rejected", decided_by="guards", reason=reason, evidence=evidence)
+    for reason in failed:
+        log.warning("%s is rejected: %s", version.name, reason)
 
 
 def require_adapters(backbone: Backbone, config: RoundConfig) -> None:

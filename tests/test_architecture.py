@@ -85,7 +85,7 @@ TESTED_ELSEWHERE = {
     **dict.fromkeys(
         [
             f"storage/exchange/{name}.py"
-            for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "choice_labels")
+            for name in ("detect", "field_maps", "groups", "mapped", "maps", "paths", "tracking", "trees", "choice_labels", "verdicts")
         ],
         "tests/storage/exchange/test_mapped_formats.py",
     ),
@@ -94,7 +94,9 @@ TESTED_ELSEWHERE = {
     "storage/exchange/parquet_child.py": "tests/storage/exchange/test_files.py",
     "storage/exchange/parquet_rows.py": "tests/storage/exchange/test_files.py",
     "storage/core/unfinished_imports.py": "tests/storage/exchange/test_import_slices.py",
-    "storage/exchange/import_writer.py": "tests/storage/exchange/test_imports.py",
+    **dict.fromkeys(["storage/exchange/import_writer.py", "storage/exchange/import_records.py"], "tests/storage/exchange/test_imports.py"),
+    # What is left of an import, as ranges of ids, and who does it.
+    **dict.fromkeys(["storage/exchange/interrupted.py", "storage/exchange/spans.py"], "tests/storage/exchange/test_publications.py"),
     # Arrays that the statistics count.
     "storage/analytics/rankings.py": "tests/rlhf/analysis/test_agreement.py",
     # The count is compared with the pairs that are derived.

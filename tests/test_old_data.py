@@ -29,7 +29,7 @@ from rlhf.models.backbone import Backbone
 from storage.content import batches, comparisons, policies, prompts
 from storage.core.database import Database
 from storage.core.records import Sampling
-from storage.exchange import imports
+from storage.exchange import import_records
 from storage.judging import exclusions, gold, history, judgments, queue
 from storage.people import accounts, annotators, audit
 from storage.project import guidelines, runs, settings
@@ -211,7 +211,7 @@ def test_the_project_is_as_it_was(old):
             [b.policy_ids, b.completions, b.requested, b.generated, b.priority, b.cancelled_at, asdict(b.sampling)]
             for b in batches.all_batches(old)
         ],
-        "imports": [[i.format, i.source, asdict(i.report), i.undone_at] for i in imports.all_imports(old)],
+        "imports": [[i.format, i.source, asdict(i.report), i.undone_at] for i in import_records.all_imports(old)],
         "gold": sorted(gold.answers(old).items()),
         "exclusions": [[e.rule, e.reason, e.judgments, e.lifted_at] for e in exclusions.all_exclusions(old)],
         "accounts": [[account.name, sorted(account.roles), account.disabled] for account in accounts.all_accounts(old)],

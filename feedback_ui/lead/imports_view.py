@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from markupsafe import Markup
 
+from feedback_ui.lead.controls import by_controls
 from feedback_ui.lead.lead_view import who
 from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import duration, notice
+from feedback_ui.shared.presenters import duration, notice, sentence
 from storage.exchange.detect import Recognised, Unrecognised
+from storage.exchange.formats import PROMPTS_ALONE
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
-from storage.exchange.tracking import left_behind
+from storage.exchange.tracking import left_behind, read_otherwise
 
 SHOWN_ROW_ERRORS = 50
-
-FIELDS = ("format", "map", "encoding")
-"""The options of `rankloop import` that are fields of the page."""
 
 
 def import_report(translate: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:
@@ -30,19 +28,9 @@ def import_report(translate: Translator, report: Report, recognised: Recognised 
     summary = translate("lead.prompts.added", count=report.prompts)
     if report.prompts_known:
         summary += " " + translate("lead.prompts.known", count=report.prompts_known)
-    if format != "prompts":
+    if format not in PROMPTS_ALONE:
         summary = f"{_as_what(translate, recognised, format)} {summary} {_brought(translate, report)}."
     return _with_wrong_rows(translate, report, summary)
-
-
-def as_on_the_page(translate: Translator, message: str) -> str:
-    """The message with options of `rankloop import` named as the fields and buttons of this page."""
-
-    def named(key: str) -> str:
-        return translate("form.named", title=translate(f"lead.prompts.{key}"))
-
-    message = re.sub(r"rankloop import --undo \d+(?: --data \S+)?", lambda _: named("undo"), message)
-    return re.sub(rf"--({'|'.join(FIELDS)})\b", lambda option: named(option[1]), message)
 
 
 def preview(translate: Translator, report: Report, recognised: Recognised | None, format: str) -> Markup:
@@ -54,11 +42,20 @@ def preview(translate: Translator, report: Report, recognised: Recognised | None
 def unrecognised(translate: Translator, error: Unrecognised) -> Markup:
     """That the format of a file is not clear: the fields of its rows, the likely formats, and what to do."""
     if not error.fields:
-        return notice(translate("lead.prompts.no_rows", reason=error.reason), "bad")
+        return notice(translate("lead.prompts.no_rows", reason=_why(translate, error.reason)), "bad")
     said = [translate("lead.prompts.unclear", fields=error.fields)]
     if error.likely:
         said.append(translate("lead.prompts.likely", formats=error.likely))
     return notice(" ".join([*said, translate("lead.prompts.choose_format")]), "bad")
+
+
+def refused(translate: Translator, error: Exception) -> Markup:
+    """Why a file was not imported, and what to do on the page."""
+    return notice(sentence(error, partial(by_controls, translate)), "bad")
+
+
+def _why(translate: Translator, reason: str) -> str:
+    return for_browser(reason, partial(by_controls, translate))
 
 
 def _as_what(translate: Translator, recognised: Recognised | None, format: str) -> str:
@@ -68,13 +65,14 @@ def _as_what(translate: Translator, recognised: Recognised | None, format: str) 
 
 
 def _with_wrong_rows(translate: Translator, report: Report, summary: str) -> Markup:
+    if report.read_as:
+        summary += " " + translate("lead.prompts.read_as", names=read_otherwise(report.read_as))
     if report.left:
         summary += " " + translate("lead.prompts.left", names=left_behind(report.left))
     if not report.wrong:
         return notice(summary)
     shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
-    on_the_page = partial(as_on_the_page, translate)
-    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {for_browser(reason, on_the_page)}") for line, reason in shown)
+    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {_why(translate, reason)}") for line, reason in shown)
     more = report.wrong - len(shown)
     return fragment(
         notice(summary),

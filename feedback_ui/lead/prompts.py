@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.content import prompt_list, prompts, refusals
 from storage.core.database import StoreError
-from storage.exchange import detect, encodings, formats, imports, maps
+from storage.exchange import detect, encodings, formats, import_records, imports, maps, undos
 from storage.exchange.limits import Limits
 from storage.judging import prompt_use
 from storage.project import settings
@@ -32,7 +31,7 @@ FORMATS = [name for name in formats.READABLE if name != formats.NATIVE]
 POLL_S = 2.0
 """Seconds between two updates of a running import."""
 
-FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
+FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".md", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
 
 class PromptsSection:
@@ -195,8 +194,7 @@ class PromptsSection:
         except detect.Unrecognised as error:
             return {self.message: imports_view.unrecognised(translate, error)}
         except StoreError as error:
-            said = refusal(error, partial(imports_view.as_on_the_page, translate))
-            return {self.message: said, **self._progress(translate, acts=True)}
+            return {self.message: imports_view.refused(translate, error), **self._progress(translate, acts=True)}
         message = imports_view.import_report(translate, report, recognised, format)
         return {self.message: message, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
 
@@ -238,10 +236,10 @@ class PromptsSection:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             _, import_id = chosen(event)
-            with self.running_imports.run(imports.get(self.store, import_id).source) as running:
-                imports.undo(self.store, import_id, by=visitor.annotator.id, progress=running.roll_back)
+            with self.running_imports.run(import_records.get(self.store, import_id).source) as running:
+                undos.undo(self.store, import_id, by=visitor.annotator.id, progress=running.roll_back)
         except StoreError as error:
-            return {self.message: refusal(error)}
+            return {self.message: imports_view.refused(translate, error)}
         undone = presenters.notice(translate("lead.prompts.was_undone", number=import_id))
         return {self.message: undone, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
 
@@ -264,5 +262,5 @@ class PromptsSection:
             self.list: self._listed(translate, text, acts=acts),
             self.refused: prompts_view.refused_prompts(translate, refused, asked, acts=acts),
             self.counts: prompts_view.prompt_counts(translate, prompts.by_kind(self.store)),
-            self.imports: imports_view.import_list(translate, imports.all_imports(self.store), names(self.store), acts=acts),
+            self.imports: imports_view.import_list(translate, import_records.all_imports(self.store), names(self.store), acts=acts),
         }

@@ -17,6 +17,7 @@ from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import agreement
+from rlhf.data import reliability
 from storage.analytics.stats import judgments_by_day, stats
 from storage.content import comparisons, policies, prompts
 from storage.core.database import StoreError
@@ -32,13 +33,15 @@ class QualitySection:
         self.simulated = gr.Checkbox(False, label=label("lead.quality.include_simulated"), container=False, elem_id="quality-simulated")
         self.overview = html(elem_id="quality-overview", elem_classes="rl-min-height-tall")
         self.annotators = listing(elem_id="quality-annotators", elem_classes="rl-optional")
+        self.reliability = listing(elem_id="quality-reliability", elem_classes="rl-optional")
         self.items = listing(elem_id="quality-items", elem_classes="rl-optional")
         self.item = listing(elem_id="quality-item", elem_classes="rl-optional")
-        self.shown = [self.counts, self.overview, self.annotators, self.items, self.item]
+        self.figures = [self.counts, self.overview, self.annotators, self.reliability, self.items]
+        self.shown = [*self.figures, self.item]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.simulated.input(self.include, self.simulated, [self.counts, self.overview, self.annotators, self.items], **QUIET)
+        self.simulated.input(self.include, self.simulated, self.figures, **QUIET)
         self.items.click(self.open_item, None, self.item, **QUIET).then(None, js=in_browser("showQualityItem"))
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
@@ -80,6 +83,9 @@ class QualitySection:
             ),
             self.overview: fragment(quality_view.overview(translate, report), left_out),
             self.annotators: quality_view.annotator_table(translate, report.annotators, acts=visitor.may_act("lead")),
+            self.reliability: quality_view.reliability_table(
+                translate, reliability.of_store(self.store, include_simulated=simulated, report=report)
+            ),
             self.items: quality_view.item_table(translate, agreement.items(self.store, ITEMS, include_simulated=simulated))
             if report.judgments
             else EMPTY,

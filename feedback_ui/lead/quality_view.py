@@ -15,6 +15,7 @@ from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, in
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures, prompt_kind
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
+from rlhf.data.reliability import AnnotatorReliability
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion
 
 
@@ -111,7 +112,7 @@ def annotator_table(translate: Translator, rows: Sequence[AnnotatorRow], *, acts
     ]
     cells = [
         [
-            fragment(row.name, " ", tag("span", translate("data.simulated"), class_="rl-tag")) if row.kind == "simulated" else row.name,
+            _name(translate, row),
             f"{row.judgments:,}",
             NOTHING if row.median_active_s is None else translate("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"),
             _with_number(translate, row.gold.share, row.gold.of),
@@ -124,6 +125,38 @@ def annotator_table(translate: Translator, rows: Sequence[AnnotatorRow], *, acts
         for row in rows
     ]
     return _titled(translate("lead.quality.annotators"), table([*heads, ""], cells, caption=heads[0], numbers=range(1, 8)))
+
+
+def reliability_table(translate: Translator, rows: Sequence[AnnotatorReliability]) -> Markup:
+    """How far each annotator's votes can be relied on, from what, and what a vote would weigh in training."""
+    if not rows:
+        return EMPTY
+    heads = [translate(f"lead.quality.column.{name}") for name in ("annotator", "reliability", "votes", "agreement", "gold", "weight")]
+    cells = [
+        [
+            _name(translate, row),
+            _reliability(translate, row),
+            f"{row.judgments:,}",
+            _with_number(translate, row.agreement, row.shared),
+            _with_number(translate, row.gold.share, row.gold.of),
+            f"{row.weight:.2f}",
+        ]
+        for row in rows
+    ]
+    title = translate("lead.quality.reliability")
+    shown = table(heads, cells, caption=title, numbers=range(2, 6))
+    return _titled(title, fragment(muted(translate("lead.quality.reliability_help")), shown))
+
+
+def _name(translate: Translator, row: AnnotatorRow | AnnotatorReliability) -> str:
+    return fragment(row.name, " ", tag("span", translate("data.simulated"), class_="rl-tag")) if row.kind == "simulated" else row.name
+
+
+def _reliability(translate: Translator, row: AnnotatorReliability) -> str:
+    if row.reliability is None:
+        return fragment(NOTHING, " ", _small(translate("lead.quality.reliability_unknown")))
+    shown = fragment(percent(row.reliability), " ", _between(translate, percent(row.low), percent(row.high)))
+    return fragment(shown, interval((row.reliability, row.low, row.high)))
 
 
 def _with_number(translate: Translator, share: float | None, of: int) -> str:

@@ -22,8 +22,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "who": ("overlap", "lease_minutes", "gold_share", "repeat_share"),
     "shows": ("show_system", "strength", "aspects", "aspect_scale"),
     "adds": ("rationale", "rationale_min_chars", "ideal_answers", "flags", "text_max_chars"),
+    "rounds": ("base_share", "heldout_share", "deciding_share", "deciding_annotators", "deciding_error", "deciding_most"),
 }
-"""The groups of fields. A field that is in no group is added to the last one."""
+"""The groups of fields. A field that is in no group is added to `adds`."""
 
 IN_PROMPTS_SECTION = ("starters",)
 """Settings that another section has: the Prompts section."""

@@ -16,6 +16,7 @@ from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import day, empty_state, figures, notice
 from rlhf.analysis.bootstrap import MIN_CLUSTERS
 from rlhf.analysis.leaderboard import MEAN_SCORE, Leaderboard, ScoreEstimate, Standing
+from rlhf.analysis.style import StyleEffect
 from storage.core.records import Annotator
 
 OWN_CHART_DAYS = 30
@@ -50,11 +51,26 @@ def policies(translate: Translator, board: Leaderboard, *, with_switch: bool) ->
         tag("h2", translate("leaderboard.policies")),
         *parts,
         figures({translate(f"leaderboard.{name}"): f"{number:,}" for name, number in based_on.items()}),
+        EMPTY if board.style is None else _style(translate, board.style),
         _notes(translate, board),
         class_="rl-card rl-board",
         data_testid="standings",
     )
     return fragment(standings, _matrix(translate, board))
+
+
+def _style(translate: Translator, effects: Sequence[StyleEffect]) -> Markup:
+    """A sentence for each difference in style: how often votes prefer the longer answer, or the one with markup."""
+    lines = (tag("li", _style_sentence(translate, effect), data_style=effect.name) for effect in effects)
+    title = tag("p", translate("leaderboard.style.title"), class_="rl-subheading")
+    return tag("div", title, tag("ul", *lines), tag("p", translate("leaderboard.style.help"), class_="rl-muted"), data_testid="style")
+
+
+def _style_sentence(translate: Translator, effect: StyleEffect) -> str:
+    if effect.chance is None:
+        return translate(f"leaderboard.style.{effect.name}_none")
+    shown = translate(f"leaderboard.style.{effect.name}", share=_percent(effect.chance), pairs=f"{effect.pairs:,}")
+    return fragment(shown, _ends(ScoreEstimate(effect.chance, effect.low, effect.high)))
 
 
 def _table(translate: Translator, rows: Sequence[Standing], reference: str | None) -> Markup:
@@ -141,6 +157,8 @@ def _notes(translate: Translator, board: Leaderboard) -> Markup:
     bases = sorted({reference for reference in board.references if reference})
     notes = [translate("leaderboard.scale_base", base=", ".join(bases)) if bases else translate("leaderboard.scale_mean")]
     notes.append(translate(f"leaderboard.method.{board.method}"))
+    if board.style is not None:
+        notes.append(translate("leaderboard.style.method"))
     if board.smoothed:
         notes.append(translate("leaderboard.smoothed"))
     if all(standing.score.low is None for standing in board.standings):

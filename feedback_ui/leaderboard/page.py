@@ -38,6 +38,9 @@ class LeaderboardPage:
             self.simulated = gr.Checkbox(
                 False, label=label("leaderboard.include_simulated"), visible=False, elem_id="leaderboard-simulated", container=False
             )
+            self.style = gr.Checkbox(
+                False, label=label("leaderboard.control_style"), visible=False, elem_id="leaderboard-style", container=False
+            )
             self.policies = html(elem_id="leaderboard-standings", elem_classes="rl-sections")
         with gr.Row(equal_height=False, elem_id="leaderboard-people"):
             with gr.Column(min_width=300):
@@ -49,23 +52,26 @@ class LeaderboardPage:
                 )
 
     def wire(self, tab: gr.Tab) -> None:
-        parts = [self.simulated, self.policies, self.own, self.everyone, self.show_name]
-        tab.select(self.open, [self.clock, self.simulated], parts, js=in_browser("withClock"), **QUIET)
-        self.simulated.input(self.include, self.simulated, self.policies, **QUIET)
+        switches = [self.simulated, self.style]
+        parts = [*switches, self.policies, self.own, self.everyone, self.show_name]
+        tab.select(self.open, [self.clock, *switches], parts, js=in_browser("withClock"), **QUIET)
+        for switch in switches:
+            switch.input(self.include, switches, self.policies, **QUIET)
         self.show_name.input(self.name, self.show_name, self.everyone, **QUIET)
 
-    def open(self, minutes_east: float, include_simulated: bool, request: gr.Request) -> dict[Component, Any]:
+    def open(self, minutes_east: float, include_simulated: bool, control_style: bool, request: gr.Request) -> dict[Component, Any]:
         """Shows everything that the visitor may see."""
         visitor, translate = self.auth.reads(request, "annotator"), translator_for(request)
         shown: dict[Component, Any] = self._people(translate, visitor, minutes_east)
         if visitor.may_read("lead"):
             shown[self.simulated] = gr.Checkbox(visible=self._has_simulated())
-            shown[self.policies] = self._standings(translate, include_simulated)
+            shown[self.style] = gr.Checkbox(visible=True)
+            shown[self.policies] = self._standings(translate, include_simulated, control_style)
         return shown
 
-    def include(self, include_simulated: bool, request: gr.Request) -> Markup:
+    def include(self, include_simulated: bool, control_style: bool, request: gr.Request) -> Markup:
         self.auth.reads(request, "lead")
-        return self._standings(translator_for(request), include_simulated)
+        return self._standings(translator_for(request), include_simulated, control_style)
 
     def name(self, shows: bool, request: gr.Request) -> Markup:
         """Shows or hides the visitor's name in the list of annotators."""
@@ -84,8 +90,8 @@ class LeaderboardPage:
             self.show_name: gr.Checkbox(own.shows_name, visible=visitor.may_act("annotator")),
         }
 
-    def _standings(self, translate: Translator, include_simulated: bool) -> Markup:
-        board = leaderboard.leaderboard(self.store, include_simulated=bool(include_simulated))
+    def _standings(self, translate: Translator, include_simulated: bool, control_style: bool) -> Markup:
+        board = leaderboard.leaderboard(self.store, include_simulated=bool(include_simulated), control_style=bool(control_style))
         left_out = presenters.starters_left_out(translate, prompts.unused_starter_votes(self.store))
         return fragment(leaderboard_view.policies(translate, board, with_switch=self._has_simulated()), left_out)
 

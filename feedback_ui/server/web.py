@@ -32,6 +32,10 @@ from feedback_ui.shared.scripts import modules
 from feedback_ui.shared.theme import launch_options
 from storage.core.database import StoreError
 
+QUEUE_POLL_S = 0.02
+"""How often Gradio's queue looks for events while it has none, in seconds. Its own millisecond costs an idle app 4% of a processor.
+Judging does not pass through the queue."""
+
 
 class Web(FastAPI):
     """The whole app, served by `feedback_ui.server.serving`. One per process, because Gradio's folder for files is a setting of the
@@ -71,6 +75,7 @@ class Web(FastAPI):
         mounted = self.router.routes[-1]
         assert isinstance(mounted, Mount) and isinstance(mounted.app, App)
         self.gradio = mounted.app
+        pages._queue.sleep_when_free = pages._queue.progress_update_sleep_when_free = QUEUE_POLL_S
         # Gradio checks the files that a call names only in a launched app, and does not count a mounted app as launched.
         pages.has_launched = True
         self.sessions = self.gradio.state_holder = Sessions(pages)

@@ -38,10 +38,11 @@ def day(translate: Translator, iso: str) -> str:
 
 
 def sentence(error: Exception, as_on_the_page: Callable[[str], str] = str) -> str:
-    """An error's message as a sentence without paths of this machine and shell commands. A name or an address at its start is not
-    capitalised."""
+    """An error's message as a sentence without paths of this machine and shell commands. A name, a file or an address at its start is
+    not capitalised."""
     message = browser_message(error, as_on_the_page)
-    if message.split()[0].isalpha():
+    # The name of a file may begin with a word; its path does not.
+    if (str(error).split() or [message.split()[0]])[0].isalpha():
         message = message[0].upper() + message[1:]
     return message if message.endswith((".", "!", "?")) else message + "."
 

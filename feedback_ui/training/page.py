@@ -22,19 +22,20 @@ from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
-from feedback_ui.training import charts, rounds_table, run_view, validation_view
+from feedback_ui.training import charts, round_view, rounds_table, run_view, validation_view
 from feedback_ui.training.form import RoundForm, with_option_titles
-from rlhf.analysis import validation
+from rlhf.analysis import round_story, validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
+from rlhf.runs import deciding
 from rlhf.runs.jobs import Jobs, RoundError
 from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreError
-from storage.core.records import Metric, Run
+from storage.core.records import DecisionAct, Metric, Round, Run
 from storage.judging import pair_counts
 from storage.people import annotators
-from storage.project import runs
+from storage.project import rounds, runs
 
 POLL_S = 2
 
@@ -59,6 +60,8 @@ class ShownState:
     validated: bool
     runs: int
     points: int
+    revision: tuple[int, ...] = ()
+    """Changes with every act that could change the round's comparisons or decision: `rounds.revision`."""
 
 
 class TrainingPage:
@@ -83,6 +86,7 @@ class TrainingPage:
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.log_box, self.rounds, self.shown_state, *self.plots.values(),
             self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
+            self.round, self.decision, self.promote, self.reject, self.roll_back,
         ]  # fmt: skip
 
     def _run_view(self) -> None:
@@ -92,6 +96,15 @@ class TrainingPage:
             self.resume = gr.Button(label("training.resume"), elem_id="resume-run", visible=False, scale=1, min_width=90)
         self.progress = html(elem_id="run-progress")
         self.result = html(elem_id="run-result", elem_classes="rl-optional")
+        self.round = html(elem_id="run-round", elem_classes="rl-optional")
+        with gr.Column(visible=False, elem_id="round-decision", elem_classes="rl-action-form") as self.decision:
+            self.reason = gr.Textbox(label=label("round.reason"), info=label("round.reason_help"), lines=2, elem_id="decision-reason")
+            with gr.Row():
+                self.promote, self.reject, self.roll_back = (
+                    gr.Button(label(f"round.{act}"), elem_id=f"{act.replace('_', '-')}-version", visible=False, scale=0, min_width=120)
+                    for act in ("promote", "reject", "roll_back")
+                )
+            self.decided = html(elem_id="decision-message", elem_classes="rl-optional")
         self.plots: dict[str, gr.Plot] = {}
         with gr.Column(visible=False, elem_id="run-validation", elem_classes="rl-card") as self.validation:
             self.validation_card = html(elem_classes="rl-optional")
@@ -127,6 +140,8 @@ class TrainingPage:
         started.then(None, self.picker, js=in_browser("showStartedRun"))
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
+        for button, act in ((self.promote, self.promote_version), (self.reject, self.reject_version), (self.roll_back, self.take_back)):
+            button.click(act, [self.picker, self.reason], [self.decided, self.reason, *self.followed], **QUIET)
 
     # ---- starting, cancelling and resuming
 
@@ -159,6 +174,42 @@ class TrainingPage:
 
     def _refused(self, translate: Translator, error: Exception) -> dict[Block, Any]:
         return {self.refusal: presenters.notice(refusal(translate, error), "bad")}
+
+    # ---- deciding
+
+    def promote_version(self, run_id: str | None, reason: str | None, request: gr.Request) -> dict[Block, Any]:
+        visitor = self.auth.acts(request, "researcher")
+        return self._decide(run_id, reason, "promoted", visitor.annotator.id, translator_for(request))
+
+    def reject_version(self, run_id: str | None, reason: str | None, request: gr.Request) -> dict[Block, Any]:
+        visitor = self.auth.acts(request, "researcher")
+        return self._decide(run_id, reason, "rejected", visitor.annotator.id, translator_for(request))
+
+    def take_back(self, run_id: str | None, reason: str | None, request: gr.Request) -> dict[Block, Any]:
+        """Rolls back from the version of this run, which is the current policy."""
+        visitor = self.auth.acts(request, "researcher")
+        return self._decide(run_id, reason, "rolled back", visitor.annotator.id, translator_for(request))
+
+    def _decide(self, run_id: str | None, reason: str | None, act: DecisionAct, by: int, translate: Translator) -> dict[Block, Any]:
+        try:
+            if not (reason or "").strip():
+                raise StoreError(translate("round.no_reason"))
+            self._write(rounds.of_run(self.store, run_id or ""), reason or "", act, by)
+        except StoreError as error:
+            return {self.decided: presenters.notice(presenters.sentence(error), "bad")}
+        return {self.decided: EMPTY, self.reason: "", **self.show(translate, run_id)}
+
+    def _write(self, found: Round | None, reason: str, act: DecisionAct, by: int) -> None:
+        if found is None or found.version is None:
+            raise StoreError("This run has made no policy version: there is nothing to decide.")
+        if act != "rolled back":
+            rounds.decide(self.store, found.version, act, decided_by="person", reason=reason, by=by)
+            return
+        with self.store.atomic():
+            # Two pages may be open: a rollback takes back the version that its page shows, and no other.
+            if rounds.current(self.store, found.version.base_model).id != found.version.id:
+                raise StoreError(f"{found.version.name} is not the current policy: reload the page.")
+            rounds.roll_back(self.store, found.version.base_model, reason=reason, by=by)
 
     # ---- showing runs
 
@@ -217,19 +268,41 @@ class TrainingPage:
             self.log: without_paths(self.jobs.log_tail(run_id)),
             self.shown_state: now,
         }
+        if shown is None or shown.revision != now.revision or shown.run_id != run_id or shown.status != now.status:
+            update |= self._round(translate, run_id)
         if shown is None or replace(shown, points=now.points) != now:
             update |= {
                 self.picker: gr.Dropdown(self._choices(translate), value=run_id, visible=True),
                 self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
                 self.resume: gr.Button(visible=run_view.is_resumable(run)),
                 self.log_box: gr.Accordion(visible=True),
-                self.rounds: rounds_table.section(translate, runs.all_runs(self.store)),
+                self.rounds: rounds_table.section(translate, runs.all_runs(self.store), self._states()),
             }
         if shown is None or (shown.run_id, shown.status, shown.points) != (run_id, now.status, now.points):
             update |= self._plots(translate, run, runs.metrics(self.store, run_id))
-        if shown is None or replace(shown, points=now.points, runs=now.runs) != now:
+        if shown is None or replace(shown, points=now.points, runs=now.runs, revision=now.revision) != now:
             update |= self._validation(translate, run)
         return update
+
+    def _states(self) -> dict[str, round_story.State]:
+        """What became of the version of each run, by the run's id."""
+        return {found.run_id: state for found, state in round_story.states(self.store) if found.version is not None}
+
+    def _round(self, translate: Translator, run_id: str) -> dict[Block, Any]:
+        """The story of the run's round, and the buttons that can decide about its version now."""
+        found = rounds.of_run(self.store, run_id)
+        if found is None:
+            return {self.round: EMPTY, self.decision: gr.Column(visible=False)}
+        story = round_story.of_round(self.store, found.id)
+        drawn = deciding.sequence(self.store, found) if found.is_open else []
+        is_current = story.state == "current"
+        return {
+            self.round: run_view.readable(translate, lambda: round_view.section(translate, story, drawn)),
+            self.decision: gr.Column(visible=found.version is not None),
+            self.promote: gr.Button(visible=not is_current),
+            self.reject: gr.Button(visible=not is_current and story.state != "rejected"),
+            self.roll_back: gr.Button(visible=is_current),
+        }
 
     def _plots(self, translate: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Block, Any]:
         method = run_view.method(run)
@@ -270,7 +343,15 @@ class TrainingPage:
 
     def _state_of(self, run: Run) -> ShownState:
         points = len(runs.metrics(self.store, run.id))
-        return ShownState(run.id, run.status, run.cancel_requested, run.validation is not None, len(runs.all_runs(self.store)), points)
+        return ShownState(
+            run.id,
+            run.status,
+            run.cancel_requested,
+            run.validation is not None,
+            len(runs.all_runs(self.store)),
+            points,
+            rounds.revision(self.store),
+        )
 
     def _known(self, run_id: str | None) -> str | None:
         """The run, which an address may name; the active or newest one if the address is of none here."""

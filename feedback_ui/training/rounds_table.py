@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, table, tag, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration
+from feedback_ui.training import round_view
 from rlhf.analysis import run_table
+from rlhf.analysis.round_story import State
 from rlhf.analysis.run_table import FinishedRound
 from rlhf.runs.results import Estimate
 from storage.core.records import Run
@@ -32,14 +34,24 @@ METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft
 ADAPTER_NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
 
-def section(translate: Translator, runs: Sequence[Run]) -> Markup:
-    """The table, in the order of the runs; empty without a finished round. Rounds that cannot be read are named under it."""
+def section(translate: Translator, runs: Sequence[Run], became: Mapping[str, State] | None = None) -> Markup:
+    """The table, in the order of the runs; empty without a finished round. Rounds that cannot be read are named under it.
+
+    Args:
+        became: by the run's id, what became of its policy version.
+    """
     rounds, unreadable = run_table.finished(runs)
     if not rounds and not unreadable:
         return EMPTY
-    heads = [translate(f"rounds.{name}") for name in ROUND_COLUMNS]
+    # Without rounds nothing became of any version, and there is no such column.
+    heads = [translate(f"rounds.{name}") for name in (*ROUND_COLUMNS, *(["became"] if became else []))]
     rows = (
-        table(heads, [_row(translate, one) for one in rounds], caption=translate("rounds.title"), numbers=NUMBER_COLUMNS)
+        table(
+            heads,
+            [[*_row(translate, one), *_became(translate, one, became)] for one in rounds],
+            caption=translate("rounds.title"),
+            numbers=NUMBER_COLUMNS,
+        )
         if rounds
         else EMPTY
     )
@@ -49,6 +61,12 @@ def section(translate: Translator, runs: Sequence[Run]) -> Markup:
     )
     note = tag("p", translate("rounds.same_judgments"), class_="rl-muted")
     return tag("section", tag("h2", translate("rounds.title")), rows, *missing, note, class_="rl-card rl-rounds", data_testid="rounds")
+
+
+def _became(translate: Translator, one: FinishedRound, became: Mapping[str, State] | None) -> list[str]:
+    if not became:
+        return []
+    return [round_view.state(translate, became[one.id]) if one.id in became else ""]
 
 
 def _row(translate: Translator, one: FinishedRound) -> list[str]:

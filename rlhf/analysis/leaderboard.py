@@ -1,7 +1,8 @@
 """Leaderboard of policy versions: Bradley-Terry with ties over the votes, with intervals and the win matrix.
 
 evalica fits the scores; this module prepares the counts: pairs of completions by different versions, the groups of versions that
-were compared, and bootstrap replicates over prompts. docs/research/statistics.md says what the numbers mean. No torch.
+were compared, and bootstrap replicates over prompts. With the style of completions taken out, `style` fits them instead.
+docs/research/statistics.md says what the numbers mean. No torch.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64
 from scipy import sparse
 
-from rlhf.analysis import bootstrap
+from rlhf.analysis import bootstrap, style
 from rlhf.analysis.agreement import latest_votes
+from rlhf.analysis.style import StyledPairs, StyleEffect
 from storage.analytics import rankings
 from storage.analytics.rankings import Rankings
 from storage.content import policies
@@ -94,6 +96,8 @@ class Leaderboard:
     """Wins of row against column plus half their ties, as a share, in the order of the standings; None where they were not compared."""
     met: tuple[tuple[int, ...], ...]
     """Number of pairs of row and column."""
+    style: tuple[StyleEffect, ...] | None = None
+    """What votes prefer in the style of completions, which is taken out of the scores; None where it is left in."""
 
     @property
     def connected(self) -> bool:
@@ -110,6 +114,7 @@ class Leaderboard:
             "method": self.method,
             "smoothed": self.smoothed,
             "connected": self.connected,
+            "style": None if self.style is None else [asdict(effect) for effect in self.style],
             "groups": [
                 {"reference": reference, "policies": [s.name for s in self.standings if s.group == group]}
                 for group, reference in enumerate(self.references)
@@ -130,13 +135,18 @@ class PairOutcomes:
     """For the first: WIN, LOSS or TIE."""
 
 
-def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderboard:
-    """The standings by the votes of people, or of all. A version that was compared with no other is left out."""
+def leaderboard(store: Database, *, include_simulated: bool = False, control_style: bool = False) -> Leaderboard:
+    """The standings by the votes of people, or of all. A version that was compared with no other is left out.
+
+    Args:
+        control_style: takes out of the scores what votes prefer in length and markup. Reads all judged completions.
+    """
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
     with store.snapshot():
         counted = latest_votes(rankings.read(store, kinds=kinds))
         version_ids, prompt_of = rankings.policy_versions(store), rankings.prompts(store)
         versions = {version.id: version for version in policies.all_versions(store)}
+        styles = style.of_store(store, counted.comparisons, version_ids.shape[1]) if control_style else None
     known, version_of = np.unique(version_ids, return_inverse=True)
     version_of = version_of.reshape(version_ids.shape)
     outcomes, votes_of, judgments = _pair_outcomes(counted, version_of, prompt_of, len(known))
@@ -144,7 +154,13 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
     order, references, group_of = _groups(counts, [versions.get(int(version_id)) for version_id in known])
     method: TieModel = "newman" if counts[..., TIE].sum() >= 2 * MIN_TIE_SHARE * len(outcomes.prompt) else "bradley_terry"
     scores, smoothed = _scores(counts, order, group_of, references, method)
-    sampled = _bootstrap_scores(outcomes, counts, order, group_of, references, method)
+    effects = None
+    if styles is None:
+        sampled = _bootstrap_scores(outcomes, counts, order, group_of, references, method)
+        ends = list(map(_ends, sampled.T))
+    else:
+        styled = _styled_pairs(counted, version_of, prompt_of, styles)
+        scores, ends, effects = _style_scores(styled, outcomes, counts, order, group_of, references, method)
     ranked = sorted(order, key=lambda i: (group_of[i], -scores[i], versions[int(known[i])].name))
     rank: dict[int, int] = {}
     for i in ranked:
@@ -154,8 +170,7 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
             versions[int(known[i])],
             counts[i],
             int(votes_of[i]),
-            scores[i],
-            sampled[:, i],
+            ScoreEstimate(float(scores[i]), *ends[i]),
             group_of[i],
             rank[i],
             references[group_of[i]] not in (None, i),
@@ -175,6 +190,7 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
         standings,
         tuple(tuple(float(w / m) if m else None for w, m in zip(*row, strict=True)) for row in zip(won, met, strict=True)),
         tuple(tuple(row) for row in met.tolist()),
+        effects,
     )
 
 
@@ -335,6 +351,70 @@ def _bootstrap_scores(
     return replicates
 
 
+def _ends(sampled: Float[np.ndarray, " replicates"]) -> tuple[float | None, float | None]:
+    return (None, None) if np.isnan(sampled).all() else bootstrap.interval(sampled)
+
+
+def _styled_pairs(
+    counted: Rankings, version_of: Int64[np.ndarray, "c k"], prompt_of: Int64[np.ndarray, " c"], styles: Float[np.ndarray, "c k 4"]
+) -> StyledPairs:
+    """All pairs that votes rank, also of one version: between equal strengths, votes differ by style alone."""
+    columns: list[tuple[np.ndarray, ...]] = []
+    for i, j in combinations(range(counted.ranks.shape[1]), 2):
+        both = (counted.ranks[:, i] >= 0) & (counted.ranks[:, j] >= 0)
+        at = counted.comparison[both]
+        score = (1 + np.sign(counted.ranks[both, j].astype(np.int64) - counted.ranks[both, i])) / 2
+        differ = style.difference(styles[at, i], styles[at, j])
+        columns.append((version_of[at, i], version_of[at, j], score, differ, prompt_of[at], np.ones(len(at))))
+    return StyledPairs(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
+
+
+def _style_scores(
+    styled: StyledPairs,
+    outcomes: PairOutcomes,
+    counts: Float[np.ndarray, "p p 3"],
+    order: list[int],
+    group_of: dict[int, int],
+    references: tuple[int | None, ...],
+    method: TieModel,
+) -> tuple[Float[np.ndarray, " p"], list[tuple[float | None, float | None]], tuple[StyleEffect, ...]]:
+    """Scores and their intervals by version, with style taken out, and the effects of style.
+
+    The intervals are normal ones over votes grouped by prompt: a bootstrap would fit all pairs anew for each replicate.
+    """
+    fixed = np.ones(len(counts), dtype=bool)
+    fixed[order] = False
+    for group, members in _of_groups(order, group_of):
+        reference = references[group]
+        fixed[members[0] if reference is None else reference] = True
+        if not is_finite(counts[np.ix_(members, members)], method):
+            styled = _smooth_pairs(styled, members, counts)
+    fitted = style.fit(styled, fixed, ties=method == "newman")
+    scores = np.full(len(counts), np.nan)
+    ends: list[tuple[float | None, float | None]] = [(None, None)] * len(counts)
+    for group, members in _of_groups(order, group_of):
+        # Without a base the mean of the group is 1000.
+        centred = np.eye(len(members)) - (1 / len(members) if references[group] is None else 0.0)
+        logs = centred @ fitted.strengths[members]
+        scores[members] = MEAN_SCORE + POINTS_PER_NAT * logs
+        errors = style.NORMAL_95 * POINTS_PER_NAT * np.sqrt(np.diag(centred @ fitted.covariance[np.ix_(members, members)] @ centred.T))
+        here = np.isin(outcomes.first, members)
+        if len(np.unique(outcomes.prompt[here])) >= bootstrap.MIN_CLUSTERS:
+            for i, error in zip(members, errors, strict=True):
+                ends[i] = (float(scores[i] - error), float(scores[i] + error))
+    return scores, ends, style.effects(fitted, styled)
+
+
+def _smooth_pairs(styled: StyledPairs, members: list[int], counts: Float[np.ndarray, "p p 3"]) -> StyledPairs:
+    """As `smooth`: adds half a win each way for every two versions that were compared, alike in style and on a prompt of their own."""
+    first, second = (column.repeat(2) for column in np.array([(i, j) for i, j in combinations(members, 2) if counts[i, j].any()]).T)
+    number = len(first)
+    added = StyledPairs(
+        first, second, np.tile([1.0, 0.0], number // 2), np.zeros((number, len(style.NAMES))), np.full(number, -1), np.full(number, 0.5)
+    )
+    return StyledPairs(*(np.concatenate(parts) for parts in zip(styled, added, strict=True)))
+
+
 def _fit(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"], method: TieModel) -> Float[np.ndarray, " p"]:
     return strengths(counts if is_finite(counts, method) else smooth(counts, met), method)
 
@@ -349,17 +429,15 @@ def _standing(
     version: PolicyVersion,
     against: Float[np.ndarray, "p 3"],
     votes_of: int,
-    score: float,
-    sampled: Float[np.ndarray, " replicates"],
+    score: ScoreEstimate,
     group: int,
     rank: int,
     has_base: bool,
 ) -> Standing:
-    low, high = (None, None) if np.isnan(sampled).all() else bootstrap.interval(sampled)
-    estimate = ScoreEstimate(float(score), low, high)
-    over = ScoreEstimate(chance(score), None if low is None else chance(low), None if high is None else chance(high)) if has_base else None
+    low, high = (None if end is None else chance(end) for end in (score.low, score.high))
+    over = ScoreEstimate(chance(score.value), low, high) if has_base else None
     wins, losses, ties = against.sum(axis=0).astype(int)
-    return Standing(version.id, version.name, version.kind, group, rank, estimate, over, votes_of, int(wins), int(ties), int(losses))
+    return Standing(version.id, version.name, version.kind, group, rank, score, over, votes_of, int(wins), int(ties), int(losses))
 
 
 def chance(score: float) -> float:

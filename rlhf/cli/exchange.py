@@ -14,7 +14,7 @@ from rlhf.safe_output import one_line
 from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.exchange import backup, detect, encodings, files, formats, imports, maps, native, plain
+from storage.exchange import backup, detect, encodings, files, formats, import_records, imports, maps, native, plain, publications, undos
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.limits import MIB, Limits
 
@@ -87,7 +87,7 @@ def import_(args: argparse.Namespace) -> int:
         return import_native(args)
     _, store = open_store(args.data)
     if args.list:
-        print(report.imports(imports.all_imports(store)))
+        print(report.imports(import_records.all_imports(store)))
         return 0
     if args.undo is not None:
         return _undo(store, args.undo)
@@ -106,7 +106,7 @@ def import_(args: argparse.Namespace) -> int:
                 )  # fmt: skip
         except KeyboardInterrupt:
             return _stopped(store)
-    print(report.imported(import_id, counts, prompts_only=format == "prompts"))
+    print(report.imported(import_id, counts, prompts_only=format in formats.PROMPTS_ALONE))
     if prompts.unused_starter_votes(store) > left_out:
         print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
@@ -115,9 +115,9 @@ def import_(args: argparse.Namespace) -> int:
 def _undo(store: Database, import_id: int) -> int:
     try:
         with file_bar("undoing", "row") as progress:
-            undone = imports.undo(store, import_id, progress=progress)
+            undone = undos.undo(store, import_id, progress=progress)
     except KeyboardInterrupt:
-        if not imports.is_being_undone(store, import_id):
+        if not import_records.is_being_undone(store, import_id):
             raise
         print("\nstopped: the votes no longer count; the next start or import does the rest of the undo")
         return 130
@@ -131,7 +131,9 @@ def _undo(store: Database, import_id: int) -> int:
 
 def _stopped(store: Database) -> int:
     """Prints what is left of an import after Ctrl-C. A second Ctrl-C interrupts the rollback too."""
-    if imports.is_written(store):
+    if publications.is_unfinished(store):
+        print("\nstopped: the import is whole; the next start or import counts the rest of its votes")
+    elif import_records.is_written(store):
         print("\nstopped: nothing was imported. The rows written so far stay invisible until the next start or import deletes them")
     else:
         print("\nstopped: nothing was imported, and the rows written so far were deleted again")

@@ -17,9 +17,9 @@ from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
 from storage.core.records import Metric, Run
 from storage.exchange.export import Exported
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
-from storage.exchange.tracking import left_behind
+from storage.exchange.tracking import left_behind, read_otherwise
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
@@ -50,7 +50,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("peak memory", None if result.peak_memory_gib is None else f"{result.peak_memory_gib:.1f} GiB"),
         ("policy version", result.policy_version),
     ]
-    return _aligned([(name, value) for name, value in rows if value])
+    return aligned([(name, value) for name, value in rows if value])
 
 
 def _cross_validated(run: Run) -> str | None:
@@ -94,7 +94,7 @@ def overview(runs: Sequence[Run]) -> str:
     """One line a run, the newest first."""
     if not runs:
         return "no runs yet: judge some comparisons, then `rankloop train`"
-    return _aligned(
+    return aligned(
         [
             (
                 run.id,
@@ -131,7 +131,7 @@ def comparison(runs: Sequence[Run]) -> str:
         )
         for one in rounds
     ]
-    lines = [_columns([heads, *([str(cell) for cell in row] for row in rows)])]
+    lines = [columns([heads, *([str(cell) for cell in row] for row in rows)])]
     note = "Rounds with equal `judgments` were trained on the same votes and evaluated on the same held-out pairs."
     return "\n".join([*lines, *missing, "", note])
 
@@ -139,10 +139,12 @@ def comparison(runs: Sequence[Run]) -> str:
 def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> str:
     """The counts of an import, in one line."""
     left_out = f"{result.wrong} wrong rows left out"
+    if result.read_as:
+        left_out += f"\nread {read_otherwise(result.read_as)}"
     if result.left:
         left_out += f"\nnot kept, with the number of times: {left_behind(result.left)}"
     if result.numbering:
-        left_out += f"\nnot kept, because these fields only number or repeat others: {left_behind(result.numbering)}"
+        left_out += f"\nnot kept, because these only number or repeat others, or are blank: {left_behind(result.numbering)}"
     if import_id is None:
         remedy = "correct the rows that are listed" if result.wrong else "the file has nothing that this format can hold"
         return f"nothing imported, {left_out}\n{remedy}, or describe its fields with --format or --map"
@@ -186,7 +188,7 @@ def imports(all_imports: Sequence[Import]) -> str:
     """One line an import, the newest first."""
     if not all_imports:
         return "no imports yet"
-    return _aligned(
+    return aligned(
         [
             (
                 f"{i.id}  {i.created_at[:16].replace('T', ' ')}  {i.format}",
@@ -220,7 +222,7 @@ def prompts(found: Sequence[ListedPrompt]) -> str:
         )
         for one in found
     ]
-    return _columns([heads, *rows])
+    return columns([heads, *rows])
 
 
 def starters(found: Starters) -> str:
@@ -236,7 +238,7 @@ def refusals(found: Sequence[tuple[Refusal, str]]) -> str:
     if not found:
         return "no prompt was refused"
     rows = [(str(one.prompt_id), one.base_model, one.reason, _excerpt(prompt)) for one, prompt in found]
-    return _columns([("id", "model", "reason", "prompt"), *rows])
+    return columns([("id", "model", "reason", "prompt"), *rows])
 
 
 def _excerpt(text: str) -> str:
@@ -244,7 +246,8 @@ def _excerpt(text: str) -> str:
     return text if len(text) <= EXCERPT_CHARS else text[: EXCERPT_CHARS - 1] + "…"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is the heads."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
@@ -258,10 +261,11 @@ def counts(nested: Mapping[str, Any]) -> str:
             rows += [(f"{name}, {part}", str(count)) for part, count in value.items()]
         else:
             rows.append((name, str(value)))
-    return _aligned([(name.replace("_", " "), value) for name, value in rows])
+    return aligned([(name.replace("_", " "), value) for name, value in rows])
 
 
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values, one a line."""
     rows = [(one_line(name), one_line(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

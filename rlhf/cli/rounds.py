@@ -1,4 +1,4 @@
-"""The verbs `simulate`, `train` and `runs`: simulated judgments, a training round, and the table of runs."""
+"""The verbs `simulate`, `train`, `runs`, `rounds` and `round`: simulated judgments, a training round, its run, and its decision."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import argparse
 import contextlib
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from rlhf import model_files
+from rlhf.analysis import round_story
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
-from rlhf.cli import report
+from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
-from rlhf.config import DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
-from rlhf.runs import reward_function
+from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
+from rlhf.data import lineage
+from rlhf.runs import deciding, reward_function
 from rlhf.runs.jobs import Jobs
 from rlhf.simulation.judges import RULES, LabelRule
+from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.core.records import ACTIVE_STATUSES, Run, Sampling
-from storage.project import runs
+from storage.judging import judgments
+from storage.project import rounds, runs
 
 
 def add(verbs: Verbs) -> None:
@@ -45,14 +49,40 @@ def add(verbs: Verbs) -> None:
         help="score completions by this Python function(prompts, completions) instead of the reward model; repeat it with --resume",
     )
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
-    group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
+    p.add_argument("--judges", default="people", choices=["people", "simulated"], help="whose comparisons decide about the new version")
+    options_group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
     for option in options(PRESETS[DEFAULT_PRESET]):
-        _add_option(group, option)
+        _add_option(options_group, option)
     for old, new in RENAMED_OPTIONS.items():
-        add_renamed(group, old, new)
+        add_renamed(options_group, old, new)
 
     p = verbs.add("runs", runs_)
     p.add_argument("run_id", nargs="?", help="one run in full")
+
+    p = verbs.add("rounds", rounds_)
+    p.add_argument("--judgment", type=int, metavar="ID", help="list the rounds that learned from this judgment instead")
+
+    group = verbs.group("round", "The story of one round, and the decisions of a person.")
+    p = group.add("show", show)
+    _add_number(p)
+    p = group.add("promote", promote)
+    _add_number(p)
+    _add_reason(p)
+    p = group.add("reject", reject)
+    _add_number(p)
+    _add_reason(p)
+    p = group.add("rollback", rollback)
+    _add_reason(p)
+    p.add_argument("--to", metavar="VERSION", help="policy version that was current before; the one before the current one otherwise")
+    p.add_argument("--model", type=model_reference, default=DEFAULT_MODEL, help="base model whose current policy is rolled back")
+
+
+def _add_number(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("number", type=int, help="number of the round, as `rankloop rounds` lists it")
+
+
+def _add_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True, help="why, in a sentence; it is kept with the decision")
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
@@ -113,7 +143,7 @@ def train(args: argparse.Namespace) -> int:
     fetch_weights(config.model)
     if args.resume:
         jobs.requeue(args.resume)
-    run_id = args.resume or jobs.create(config).id
+    run_id = args.resume or jobs.create(config, judges=args.judges).id
     print(f"run {run_id}", flush=True)
     if args.debug:
         debug(store, folder, run_id, args.reward)
@@ -122,6 +152,8 @@ def train(args: argparse.Namespace) -> int:
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
     print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else failure_report(run, jobs))
+    if (found := rounds.of_run(store, run_id)) is not None and run.status == "done":
+        print(f"\n{rounds_report.story(round_story.of_round(store, found.id))}")
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
 
 
@@ -149,6 +181,70 @@ def runs_(args: argparse.Namespace) -> int:
     print(report.overview(all_runs))
     if side_by_side := report.comparison(all_runs):
         print(f"\n{side_by_side}")
+    return 0
+
+
+def rounds_(args: argparse.Namespace) -> int:
+    """List the rounds with what became of each; decides those that have all the comparisons they need."""
+    folder, store = open_store(args.data)
+    Jobs(store, folder).reap()
+    if args.judgment is not None:
+        return _uses(store, folder, args.judgment)
+    deciding.decide_open_rounds(store)
+    print(rounds_report.overview(round_story.states(store), {r.id: deciding.standing(store, r) for r in rounds.open_rounds(store)}))
+    return 0
+
+
+def _uses(store: Database, folder: DataFolder, judgment_id: int) -> int:
+    """Prints the rounds that learned from a judgment."""
+    judgments.get(store, judgment_id)
+    uses = lineage.uses_of(store, folder, judgment_id)
+    found = [rounds.of_run(store, run_id) for run_id in uses.run_ids]
+    for one in found:
+        if one is not None:
+            print(f"round {one.id}, run {one.run_id}, policy version {one.version.name if one.version else 'none'}")
+    if not found:
+        print(f"no round learned from judgment {judgment_id}")
+    if uses.unknown:
+        print(f"not known of {', '.join(uses.unknown)}: the snapshot that the run learned from is not in its folder")
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """The story of one round: its votes, options, figures, guards, comparisons and decisions."""
+    _, store = open_store(args.data)
+    print(rounds_report.story(round_story.of_round(store, args.number)))
+    return 0
+
+
+def promote(args: argparse.Namespace) -> int:
+    """Make a round's version the current policy, whatever guards and comparisons say."""
+    return _decide(args, "promoted")
+
+
+def reject(args: argparse.Namespace) -> int:
+    """Reject a round's version: it gets no new comparisons. Its votes stay."""
+    return _decide(args, "rejected")
+
+
+def _decide(args: argparse.Namespace, act: Literal["promoted", "rejected"]) -> int:
+    _, store = open_store(args.data)
+    version = rounds.get(store, args.number).version
+    if version is None:
+        raise UsageError(f"round {args.number} has made no policy version: there is nothing to decide")
+    rounds.decide(store, version, act, decided_by="person", reason=args.reason)
+    return _say_current(store, version.base_model)
+
+
+def rollback(args: argparse.Namespace) -> int:
+    """Make the policy before the current one current again; the one that was taken back gets no new comparisons."""
+    _, store = open_store(args.data)
+    rounds.roll_back(store, args.model, reason=args.reason, to=policies.by_name(store, args.to) if args.to else None)
+    return _say_current(store, args.model)
+
+
+def _say_current(store: Database, base_model: str) -> int:
+    print(f"the current policy is {rounds.current(store, base_model).name}")
     return 0
 
 

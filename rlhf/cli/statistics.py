@@ -20,6 +20,8 @@ def add(verbs: Verbs) -> None:
         p = verbs.add(name, run)
         p.add_argument("--json", action="store_true", help="machine-readable")
         p.add_argument("--include-simulated", action="store_true", help="votes of simulated annotators too")
+        if name == "leaderboard":
+            p.add_argument("--control-style", action="store_true", help="take length and markup out of the scores, and say what they do")
 
 
 def stats_(args: argparse.Namespace) -> int:
@@ -48,7 +50,7 @@ def leaderboard_(args: argparse.Namespace) -> int:
     from rlhf.cli import tables
 
     _, store = open_store(args.data)
-    result = leaderboard.leaderboard(store, include_simulated=args.include_simulated)
+    result = leaderboard.leaderboard(store, include_simulated=args.include_simulated, control_style=args.control_style)
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if args.json else tables.leaderboard(result))
     return _name_left_out(store, args)
 

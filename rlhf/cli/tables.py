@@ -7,6 +7,7 @@ from unicodedata import east_asian_width
 
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, LeftShare, Share
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
+from rlhf.analysis.style import StyleEffect
 from rlhf.safe_output import one_line
 
 NO_VOTES = "no votes yet: judge some comparisons on the Compare page, or import some"
@@ -95,6 +96,9 @@ def leaderboard(result: Leaderboard) -> str:
         for number, standing, shares, met in zip(numbers, result.standings, result.shares, result.met, strict=True)
     ]
     lines += ["", "wins and half the ties, row over column (pairs)", *_columns([["", "", *numbers], *matrix]), ""]
+    if result.style is not None:
+        head = ["Length and markup are taken out of the scores. All else equal:", "preferred in", "pairs that differ"]
+        lines += [*_columns([head, *map(_style, result.style)]), ""]
     if result.smoothed:
         lines.append("A version won or lost all its pairs: half a win each way was added for every two compared versions.")
     if result.standings[0].score.low is None:
@@ -130,6 +134,21 @@ def _standing(row: Standing) -> list[str]:
         f"{row.ties:,}",
         f"{row.losses:,}",
     ]
+
+
+STYLES = {
+    "length": "an answer twice as long",
+    "headers": "an answer with headers to one without",
+    "lists": "an answer with lists to one without",
+    "bold": "an answer with bold text to one without",
+}
+
+
+def _style(effect: StyleEffect) -> list[str]:
+    if effect.chance is None:
+        return [STYLES[effect.name], "", "none"]
+    within = "" if effect.low is None or effect.high is None else f" ({100 * effect.low:.1f} to {100 * effect.high:.1f})"
+    return [STYLES[effect.name], f"{_percent(effect.chance)}{within}", f"{effect.pairs:,}"]
 
 
 def _between(figure: ScoreEstimate, form: str, scale: float) -> str:

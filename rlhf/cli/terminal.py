@@ -20,7 +20,7 @@ from storage.analytics.stats import stats
 from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.exchange import imports
+from storage.exchange import interrupted
 
 
 class UsageError(Exception):
@@ -78,10 +78,10 @@ def model_reference(text: str) -> str:
 
 
 def open_store(data: Path) -> tuple[DataFolder, Database]:
-    """Opens the folder's store; adds the starter prompts if it has no prompt, and finishes undos that were broken off."""
+    """Opens the folder's store; adds the starter prompts if it has no prompt, and finishes imports and undos that were broken off."""
     folder = DataFolder(data.absolute())
     store = Database(folder.database)
-    imports.finish_undos(store)
+    interrupted.finish(store)
     if not stats(store)["prompts"]:
         prompts.load_starter(store)
     return folder, store

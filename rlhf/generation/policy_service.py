@@ -23,10 +23,13 @@ from rlhf.serving.limits import LONGEST_PROMPT
 from storage.content import policies
 from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion, Prompt, Sampling
-from storage.project import settings
+from storage.project import rounds, settings
 
 MOST_ADAPTERS = 32
 """Adapters that stay loaded while no request uses them; beyond that, the one that was used longest ago is dropped."""
+
+CURRENT = "current"
+"""The name under which the current policy answers, whichever version that is at the moment."""
 
 Fingerprint = tuple[str, int, int]
 
@@ -105,7 +108,13 @@ class PolicyService:
         return str(error) if folder is None else str(error).replace(str(folder), version.name)
 
     def named(self, name: str) -> PolicyVersion:
-        """Raises KeyError when no such policy is served here."""
+        """The version of this name; `CURRENT` is looked up anew each time, so that the next request follows a decision.
+
+        Raises:
+            KeyError: no such policy is served here.
+        """
+        if name == CURRENT:
+            return rounds.current(self.store, self.model)
         return {v.name: v for v in self.versions()}[name]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:

@@ -32,7 +32,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
 from rlhf.generation.http_guard import PolicyServerMiddleware
-from rlhf.generation.policy_service import PolicyService
+from rlhf.generation.policy_service import CURRENT, PolicyService
 from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
 from rlhf.generation.protocol.handlers import Handlers
 from rlhf.generation.protocol.metrics import CONTENT_TYPE, ServerMetrics
@@ -120,12 +120,13 @@ def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, 
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model_object(version) for version in service.versions()]}
+        named = [model_object(version) for version in service.versions()]
+        return {"object": "list", "data": [model_object(service.named(CURRENT), CURRENT), *named]}
 
     # A hub id has a slash.
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        return model_object(await handlers.version(name))
+        return model_object(await handlers.version(name), name)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(request: ChatRequest, http: Request) -> Response:
@@ -138,10 +139,10 @@ def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, 
     return app
 
 
-def model_object(version: PolicyVersion) -> dict[str, Any]:
-    """A policy version as the protocol describes a model."""
+def model_object(version: PolicyVersion, name: str | None = None) -> dict[str, Any]:
+    """A policy version as the protocol describes a model, under its own name or another; `root` is its own."""
     created = int(datetime.fromisoformat(version.created_at).timestamp())
-    return {"id": version.name, "object": "model", "created": created, "owned_by": version.kind}
+    return {"id": name or version.name, "object": "model", "created": created, "owned_by": version.kind, "root": version.name}
 
 
 def end_with(parent: int) -> None:

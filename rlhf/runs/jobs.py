@@ -14,13 +14,15 @@ from importlib.metadata import version
 
 import psutil
 
+from rlhf import model_files
 from rlhf.config import RoundConfig, check
 from rlhf.data import demonstrations, pairs
 from rlhf.runs.environment import engine_environment
+from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
-from storage.core.records import Run
-from storage.project import runs
+from storage.core.records import RoundJudges, RoundTrigger, Run
+from storage.project import rounds, runs
 
 HEARTBEAT_S = 3.0
 """Interval of a worker's heartbeat, in seconds."""
@@ -56,8 +58,13 @@ class Jobs:
         self.spawn(run.id)
         return runs.get(self.store, run.id)
 
-    def create(self, config: RoundConfig, by: int | None = None) -> Run:
-        """Checks what can be checked without a model, and writes the row of a queued run that the annotator `by` started."""
+    def create(self, config: RoundConfig, by: int | None = None, *, trigger: RoundTrigger = "hand", judges: RoundJudges = "people") -> Run:
+        """Checks what can be checked without a model, and writes the rows of a round and its queued run.
+
+        Args:
+            by: the annotator who started it.
+            judges: whose comparisons decide about the policy version that it makes.
+        """
         check(config)
         if demonstrations.wanted(config):
             demonstrations.require(demonstrations.of_store(self.store, include_simulated=config.include_simulated), config)
@@ -67,7 +74,11 @@ class Jobs:
             self._refuse_second()
             run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
             versions = {name: version(name) for name in RECORDED_PACKAGES}
-            return runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
+            run = runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
+            policies.ensure_base(self.store, config.model, name=model_files.display_name(config.model))
+            baseline = rounds.current(self.store, config.model)
+            rounds.create(self.store, run_id, trigger=trigger, judges=judges, baseline=baseline)
+            return run
 
     def resume(self, run_id: str) -> Run:
         """Resumes a run that failed, was cancelled or was lost, from its last checkpoint, at a page's request.

@@ -144,6 +144,39 @@ def first_ids(ids: Sequence[int]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardCheck:
+    """One figure of the new version's held-out answers, and the bounds within which people are asked about it."""
+
+    name: str
+    """`win_rate`, `kl`, `length_ratio`, `repetition`, `unended`, `empty` or `phrase`: `rlhf.analysis.guards`."""
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
+
+    def in_words(self) -> str:
+        """`empty answers 38% (at most 10%)`"""
+        title, show = GUARDS.get(self.name, (self.name, "{:.2f}"))
+        bounds = [f"{word} {show.format(bound)}" for word, bound in (("at least", self.low), ("at most", self.high)) if bound is not None]
+        return f"{title} {show.format(self.value)} ({', '.join(bounds)})"
+
+
+GUARDS = {
+    "win_rate": ("upper end of the win rate under the reward model", "{:.0%}"),
+    "kl": ("KL to the base", "{:.1f} nats"),
+    "length_ratio": ("length beside the base's", "{:.2f}"),
+    "repetition": ("rise of repeated text", "{:.0%}"),
+    "unended": ("rise of answers without an end", "{:.0%}"),
+    "empty": ("empty answers", "{:.0%}"),
+    "phrase": ("rise of one phrase", "{:.0%}"),
+}
+"""By guard, its title and how its value is written."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundResult:
     """The results of a round, measured on held-out prompts; None where nothing was measured."""
 
@@ -165,6 +198,8 @@ class RoundResult:
     lengths: LengthReport | None = None
     template: TemplateReport | None = None
     """None where the template supports all of the data."""
+    guards: list[GuardCheck] | None = None
+    """What the new version had to pass before people are asked about it; None in rounds of older versions."""
     policy_version: str | None = None
     minutes: float | None = None
     peak_memory_gib: float | None = None

@@ -1,7 +1,7 @@
 """Generates comparisons ahead of the annotators, so that nobody waits for a model.
 
-Batches that a lead ordered are generated first; after them, the queue is filled up to `QUEUE_TARGET`. This module chooses the
-prompt and the policy versions of each comparison, and sets a prompt aside that a model refuses. A `CompletionSource` samples the
+Batches that a lead ordered are generated first; after them, the queue is filled up to `QUEUE_TARGET`. `comparison_plan` chooses the
+prompt and the policy versions of each comparison; a prompt that a model refuses is set aside. A `CompletionSource` samples the
 answers: the policy server's own engine, or OpenAI-compatible endpoints.
 """
 
@@ -13,16 +13,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from typing import NamedTuple
 
 from rlhf.serving.client import PolicyServerDown
+from rlhf.serving.comparison_plan import Assignments, Policies, Versions, assign, assign_prompts, deciding, plan, policies_now
 from rlhf.serving.completion_source import CompletionSource, GeneratedCompletion, PromptRefused
 from storage.content import batches, comparisons, completions, policies, prompts, refusals
 from storage.core.database import Database
-from storage.core.records import Batch, PolicyVersion, Prompt, Sampling
+from storage.core.records import Batch, PolicyVersion, Prompt, Round, Sampling
 from storage.judging import queue
+from storage.project import rounds, settings
 
 log = logging.getLogger("rankloop.filler")
 
@@ -56,18 +58,13 @@ ALL_REFUSED = "Every prompt is set aside, because the model cannot answer it: th
 
 NO_ENDPOINT = "The models that write the answers do not answer now: asked again in a while."
 
+FOLLOW_S = 1.0
+"""Interval at which a batch that is being generated is compared with the decisions about its versions, in seconds."""
+
+NO_ADAPTER = "The current policy cannot answer now, so the base model answers: the policy server's log, logs/policy-server.log, says why."
+
 NOT_WRITTEN = "The last answers could not be written ({kind}): the policy server's log, logs/policy-server.log, says why."
 """The error's own message may name policy versions, endpoints and ids, which annotators who judge blind must not see."""
-
-Assignments = tuple[Prompt, *tuple[PolicyVersion, ...]]
-"""A prompt and the policy version of each of its answers."""
-
-
-def policies_for_pair(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tuple[PolicyVersion, PolicyVersion]:
-    """The two versions of the index-th comparison: the base twice, or once there is a tuned policy, it and in turn base or itself."""
-    if tuned is None:
-        return base, base
-    return (tuned, base) if index % 2 == 0 else (tuned, tuned)
 
 
 def pair_of_collectors(collectors: Sequence[PolicyVersion], index: int) -> tuple[PolicyVersion, PolicyVersion]:
@@ -79,6 +76,10 @@ def pair_of_collectors(collectors: Sequence[PolicyVersion], index: int) -> tuple
 def round_robin(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
     """The versions of the index-th comparison of a batch: the batch's versions in turn, continued from the comparison before."""
     return [versions[(index * batch.completions + i) % len(versions)] for i in range(batch.completions)]
+
+
+class Outdated(Exception):
+    """A decision made the comparisons that are being generated pointless: others are planned at once."""
 
 
 class Written(NamedTuple):
@@ -101,12 +102,18 @@ def write_comparisons(
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
     batch: Batch | None = None,
+    decides: Mapping[int, Round] | None = None,
+    after: int | None = None,
 ) -> Written:
     """Samples the answers of each comparison and stores the comparisons with two or more.
 
     An answer that is empty or repeats an earlier one cannot be judged: for a batch it is sampled again, up to `MAX_RESAMPLES`
     times; after that the comparison is stored without it. A prompt that a model refuses is set aside for that model, with the
     reason. Answers for a batch that was cancelled meanwhile are discarded.
+
+    Args:
+        decides: the round that a comparison helps to decide, by its place among the assignments.
+        after: the newest decision when the versions were chosen; if there is a later one by now, the answers are discarded.
     """
     requests = [(policy, prompt) for prompt, *versions in assignments for policy in versions]
     answers = list(generate(requests, sampling, seed, on_progress))
@@ -131,9 +138,11 @@ def write_comparisons(
         for (policy, prompt), answer in zip(requests, answers, strict=True):
             if isinstance(answer, PromptRefused):
                 refusals.add(store, prompt.id, policy, str(answer))
+        if after is not None and rounds.newest_decision(store) != after:
+            return written
         if batch and batch.id not in {unfinished.id for unfinished in batches.unfinished(store)}:
             return written
-        for (prompt, *versions), indices in zip(assignments, indices_of, strict=True):
+        for place, ((prompt, *versions), indices) in enumerate(zip(assignments, indices_of, strict=True)):
             if any(isinstance(answers[i], PromptRefused) for i in indices):
                 written.refused.append(prompt)
                 continue
@@ -149,6 +158,10 @@ def write_comparisons(
             ]
             if batch:
                 comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, batch_id=batch.id)
+            elif decides and (decided := decides.get(place)):
+                # People's votes do not decide a round that simulated annotators judge: it waits in nobody's queue.
+                wanted = None if decided.judges == "people" else 0
+                comparisons.add(store, prompt.id, ids, purpose="decide", round_id=decided.id, wanted=wanted)
             else:
                 comparisons.add(store, prompt.id, ids, purpose="versus" if len({s.id for s in versions}) > 1 else "collect")
         written = written._replace(stored=len(assignments) - len(written.dropped) - len(written.refused))
@@ -191,29 +204,6 @@ def _store(store: Database, request: tuple[PolicyVersion, Prompt], answer: Gener
     )
 
 
-def assign_prompts(
-    store: Database, versions_of: Sequence[Sequence[PolicyVersion]], queue_positions: Mapping[int, int]
-) -> list[Assignments]:
-    """Gives each comparison's policy versions the prompt with the fewest comparisons so far that none of them has refused.
-
-    Prompts with equally many are taken in the order they were added. Comparisons for which no prompt is left are left out.
-
-    Args:
-        queue_positions: by prompt id, the number of comparisons that it counts as having, at least; see `requeue_prompts`.
-    """
-    usage = comparisons.prompt_usage(store)
-    ranked = sorted(prompts.of_split(store), key=lambda p: (max(usage.get(p.id, 0), queue_positions.get(p.id, 0)), p.id))
-    refused = refusals.by_model(store)
-    assignments: list[Assignments] = []
-    for versions in versions_of:
-        set_aside = set().union(*(refused.get(version.base_model, ()) for version in versions))
-        if (index := next((i for i, prompt in enumerate(ranked) if prompt.id not in set_aside), None)) is not None:
-            prompt = ranked.pop(index)
-            ranked.append(prompt)
-            assignments.append((prompt, *versions))
-    return assignments
-
-
 def requeue_prompts(store: Database, queue_positions: dict[int, int], dropped: Sequence[Prompt]) -> None:
     """Moves prompts to the end of the queue: a prompt that always gets identical answers would stay first for good."""
     last = max([*comparisons.prompt_usage(store).values(), *queue_positions.values()], default=0)
@@ -229,8 +219,9 @@ class ComparisonGenerator:
     """Generates batches and fills the queue in a thread of the policy server, until `stop`.
 
     Args:
-        collectors: outside models that fill the queue in place of the base model, compared with each other.
+        collectors: outside models that fill the queue in place of the current policy, compared with each other.
         refusal_reason: why a policy version cannot answer here, as a sentence; empty where it can.
+        rng: draws which kind each comparison is, and the prompts of those that decide a round.
     """
 
     def __init__(
@@ -241,9 +232,11 @@ class ComparisonGenerator:
         collectors: Sequence[PolicyVersion] = (),
         *,
         refusal_reason: Callable[[PolicyVersion], str] = servable,
+        rng: random.Random | None = None,
     ):
         self.store, self.generate, self.base_model, self.collectors = store, generate, base_model, collectors
         self.refusal_reason = refusal_reason
+        self.rng = rng or random.SystemRandom()
         self.seconds_per_comparison: float | None = None
         self.filling = False
         self.note = ""
@@ -253,6 +246,9 @@ class ComparisonGenerator:
         self._queue_positions: dict[int, int] = {}
         self._paused_until: dict[int, float] = {}
         self._failures = 0
+        self._after: int | None = None
+        """The newest decision when the versions of what is being generated for the queue were chosen; None while nothing is."""
+        self._looked = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="filler", daemon=True)
 
@@ -280,6 +276,8 @@ class ComparisonGenerator:
                 size = min(2 * size, LARGEST_BATCH)
             except InterruptedError:
                 return
+            except Outdated:
+                continue
             except Exception as error:
                 # One bad batch must not end the thread.
                 log.warning("could not fill the queue: %s", error, exc_info=not isinstance(error, PolicyServerDown))
@@ -317,6 +315,10 @@ class ComparisonGenerator:
     def _write_some(self, batch: Batch, size: int) -> str:
         version_of = {version.id: version for version in policies.all_versions(self.store)}
         versions = [version_of[policy_id] for policy_id in batch.policy_ids]
+        if left := sorted(version.name for version in versions if version.id in rounds.left_out(self.store)):
+            return (
+                f"{', '.join(left)}: rejected or rolled back, and gets no new comparisons. Cancel the batch, or promote the version first."
+            )
         if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
         count = max(1, min(size, batch.requested - batch.generated, ANSWERS_AT_ONCE // batch.completions))
@@ -332,40 +334,63 @@ class ComparisonGenerator:
 
     def _fill(self, count: int) -> str:
         """Generates up to `count` comparisons; returns a note for people, empty where all went well."""
-        versions_of, note = self._versions_to_compare(count)
-        assignments = assign_prompts(self.store, versions_of, self._queue_positions)
+        now, ordinary, note = self._versions_to_compare(count)
+        planned = plan(now, ordinary, settings.current(self.store), self.rng)
+        assignments, decides = assign(self.store, planned, self._queue_positions, self.rng)
         if not assignments:
             self._stopping.wait(IDLE_S)
-            return self._no_prompts() if versions_of else note
-        written = self._timed(assignments, COLLECTING)
+            return self._no_prompts() if ordinary else note
+        self._after = now.after
+        try:
+            written = self._timed(assignments, COLLECTING, decides=decides)
+        finally:
+            self._after = None
         if len(written.dropped) == len(assignments):
             self._back_off()
             return "The model answered every prompt of the last batch twice alike, or not at all."
         self._failures = 0
         return note
 
-    def _versions_to_compare(self, count: int) -> tuple[list[tuple[PolicyVersion, PolicyVersion]], str]:
-        """The two versions of each of the next comparisons, and a note for people."""
-        total = sum(comparisons.prompt_usage(self.store).values())
+    def _versions_to_compare(self, count: int) -> tuple[Policies, list[Versions | None], str]:
+        """The versions that may be compared now; the pair of each of the next comparisons, None for the current policy's; and a note."""
+        now = policies_now(self.store, self.base_model)
+        if (decides := deciding(now)) is not None and any(map(self.refusal_reason, decides.versions)):
+            now = replace(now, asked=None)
         if self.collectors:
+            total = sum(comparisons.prompt_usage(self.store).values())
             reasons = {version.id: self.refusal_reason(version) for version in self.collectors}
             ready = [version for version in self.collectors if not reasons[version.id]]
             if len(ready) < min(2, len(self.collectors)):
-                return [], NO_ENDPOINT
-            return [pair_of_collectors(ready, total + i) for i in range(count)], ""
-        base, tuned = policies.ensure_base(self.store, self.base_model), policies.latest_tuned(self.store, self.base_model)
-        # An adapter that is missing or unsafe must not keep people from judging the base.
-        reason = self.refusal_reason(tuned) if tuned else ""
-        return [policies_for_pair(base, None if reason else tuned, total + i) for i in range(count)], reason
+                return now, [], NO_ENDPOINT
+            return now, [pair_of_collectors(ready, total + i) for i in range(count)], ""
+        if now.current.id != now.base.id and (reason := self.refusal_reason(now.current)):
+            log.warning("%s", reason)
+            # An adapter that is missing or unsafe must not keep people from judging the base, and nothing is decided without it.
+            return replace(now, current=now.base, asked=None), [None] * count, NO_ADAPTER
+        return now, [None] * count, ""
 
     def _no_prompts(self) -> str:
         return ALL_REFUSED if prompts.of_split(self.store) else NO_PROMPTS
 
-    def _timed(self, assignments: Sequence[Assignments], sampling: Sampling, batch: Batch | None = None) -> Written:
+    def _timed(
+        self,
+        assignments: Sequence[Assignments],
+        sampling: Sampling,
+        batch: Batch | None = None,
+        decides: Mapping[int, Round] | None = None,
+    ) -> Written:
         """Generates comparisons, records the time that each took, and moves prompts that gave none to the end of the queue."""
         started = time.monotonic()
         written = write_comparisons(
-            self.store, self.generate, assignments, sampling=sampling, seed=secrets.randbelow(2**31), on_progress=self._check, batch=batch
+            self.store,
+            self.generate,
+            assignments,
+            sampling=sampling,
+            seed=secrets.randbelow(2**31),
+            on_progress=self._check,
+            batch=batch,
+            decides=decides,
+            after=self._after,
         )
         requeue_prompts(self.store, self._queue_positions, written.dropped)
         if written.stored:
@@ -375,3 +400,7 @@ class ComparisonGenerator:
     def _check(self) -> None:
         if self._stopping.is_set():
             raise InterruptedError("the server is stopping")
+        if self._after is not None and time.monotonic() - self._looked >= FOLLOW_S:
+            self._looked = time.monotonic()
+            if rounds.newest_decision(self.store) != self._after:
+                raise Outdated

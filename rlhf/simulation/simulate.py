@@ -6,14 +6,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rlhf.serving.comparison_plan import assign_prompts, current_pair
 from rlhf.serving.completion_source import CompletionSource
-from rlhf.serving.filler import assign_prompts, policies_for_pair, requeue_prompts, write_comparisons
+from rlhf.serving.filler import requeue_prompts, write_comparisons
 from rlhf.simulation.judges import LabelRule, with_label_noise
-from storage.content import comparisons, policies
+from storage.content import comparisons
 from storage.core.database import Database, StoreError
 from storage.core.records import Comparison, PolicyVersion, Sampling
 from storage.judging import judgments
 from storage.people import annotators
+from storage.project import rounds, settings
 
 COMPARISONS_PER_BATCH = 32
 ATTEMPTS = 3
@@ -98,9 +100,10 @@ def _write_more(
     on_progress: Callable[[], None],
 ) -> None:
     count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
-    tuned = policies.latest_tuned(store, base.base_model)
+    current, base_share = rounds.current(store, base.base_model), settings.current(store).base_share
+    rng = random.Random(f"{plan.seed} {done}")
     for attempt in range(ATTEMPTS):
-        assignments = assign_prompts(store, [policies_for_pair(base, tuned, done + i) for i in range(count)], queue_positions)
+        assignments = assign_prompts(store, [current_pair(current, base, base_share, rng) for _ in range(count)], queue_positions)
         if not assignments:
             raise SimulationError("there are no prompts that the model can answer: run `rankloop import` first")
         seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rlhf import evaluation
+from rlhf.analysis import guards
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.evaluation import SampledCompletion, by_prompt
@@ -60,6 +61,8 @@ def evaluate(
         win_rate_by_reward_model=evaluation.win_rate(by_prompt(after, scores_after), by_prompt(before, scores_before)),
         kl=kl,
     )
+    checks = guards.check(before, after, win_rate=result.win_rate_by_reward_model, kl=kl, config=config.guards)
+    result = replace(result, guards=checks)
     if rule is not None:
         result = replace(
             result,

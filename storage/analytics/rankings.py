@@ -38,6 +38,12 @@ FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id
 WHERE cc.comparison_id NOT IN {UNFINISHED} ORDER BY cc.comparison_id, cc.position
 """
 
+JUDGED_TEXTS = f"""
+SELECT cc.comparison_id, cc.position, c.text
+FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id
+WHERE cc.comparison_id NOT IN {UNFINISHED} AND EXISTS (SELECT 1 FROM judgments j WHERE j.comparison_id = cc.comparison_id)
+"""
+
 RANKINGS = f"""
 SELECT j.id, j.comparison_id, j.annotator_id, j.purpose, coalesce(j.active_ms, -1),
     CASE p.sides_known WHEN 1 THEN CAST(substr(p.slots, 2) AS INTEGER) ELSE -1 END, coalesce(p.sides_known, 1), j.tiers
@@ -107,6 +113,13 @@ def read(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Ran
 def policy_versions(store: Database) -> Int64[np.ndarray, "c k"]:
     """Policy version by comparison and position, in the order of `Rankings.comparisons`; -1 where there is no completion."""
     return _by_position(store, POLICY_VERSIONS)[1]
+
+
+def judged_texts(store: Database) -> Iterator[tuple[int, int, str]]:
+    """Comparison id, position and text of the completions of all judged comparisons, one at a time."""
+    cursor = store.rows(JUDGED_TEXTS)
+    cursor.row_factory = None
+    return cursor
 
 
 def prompts(store: Database) -> Int64[np.ndarray, " c"]:

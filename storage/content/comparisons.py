@@ -48,8 +48,12 @@ def add(
     wanted: int | None = None,
     batch_id: int | None = None,
     import_id: int | None = None,
+    round_id: int | None = None,
 ) -> int:
     """Creates a comparison and returns its id. It needs `wanted` judgments; None takes the number from the settings.
+
+    Args:
+        round_id: the round that it helps to decide, if any.
 
     Raises:
         StoreError: not 2 to 9 different completions of this prompt.
@@ -75,6 +79,7 @@ def add(
                 "wanted": settings.current(store).overlap if wanted is None else wanted,
                 "batch_id": batch_id,
                 "import_id": import_id,
+                "round_id": round_id,
                 "digest": digest_of(prompt_digest, [(row["name"], row["text"]) for row in answers]),
                 "created_at": now(),
             },
@@ -108,11 +113,20 @@ def add_imported(store: Database, new: Sequence[ImportedComparison], *, created_
 
 
 def add_votes(store: Database, votes: Mapping[int, int]) -> None:
-    """Adds to the human votes of comparisons, by id. Comparisons of an unfinished import then want as many votes as they have."""
+    """Adds to the human votes of comparisons of an unfinished import, by id; they then want as many votes as they have."""
     store.connection.conn.executemany(
         "UPDATE comparisons SET human_ranks = human_ranks + ?1, wanted = CASE WHEN import_id IN unfinished_imports "
         "AND human_ranks + ?1 > 0 THEN human_ranks + ?1 ELSE wanted END WHERE id = ?2",
         [(number, comparison_id) for comparison_id, number in votes.items() if number],
+    )
+
+
+def recount_votes(store: Database, comparison_ids: Sequence[int]) -> None:
+    """Counts the human votes of comparisons anew. Call it inside `atomic`."""
+    store.connection.conn.execute(
+        "UPDATE comparisons SET human_ranks = (SELECT count(*) FROM judgments j JOIN annotators a ON a.id = j.annotator_id "
+        "WHERE j.comparison_id = comparisons.id AND j.counts = 1 AND a.kind = 'human') WHERE id IN (SELECT value FROM json_each(?))",
+        [to_json(comparison_ids)],
     )
 
 

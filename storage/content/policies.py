@@ -22,11 +22,16 @@ def ensure_base(store: Database, base_model: str, *, name: str | None = None) ->
         name: name of a new version; the last part of `base_model` if None.
     """
     with store.atomic():
-        row = store.row("SELECT * FROM policy_versions WHERE kind = 'base' AND base_model = ?", [base_model])
-        if row is not None:
-            return _from_row(row)
+        if known := base(store, base_model):
+            return known
         wanted = name or re.split(r"[/\\]", base_model.rstrip("/\\"))[-1] or base_model
         return _insert(store, name=_free_name(store, wanted), kind="base", base_model=base_model)
+
+
+def base(store: Database, base_model: str) -> PolicyVersion | None:
+    """The version of a base model without an adapter; None before its first use."""
+    row = store.row("SELECT * FROM policy_versions WHERE kind = 'base' AND base_model = ?", [base_model])
+    return None if row is None else _from_row(row)
 
 
 def ensure_external(store: Database, name: str) -> PolicyVersion:
@@ -99,6 +104,18 @@ def all_versions(store: Database) -> list[PolicyVersion]:
         _from_row(row)
         for row in store.rows("SELECT * FROM policy_versions WHERE coalesce(import_id, 0) NOT IN unfinished_imports ORDER BY id")
     ]
+
+
+def get(store: Database, version_id: int) -> PolicyVersion:
+    """One version.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    row = store.row("SELECT * FROM policy_versions WHERE id = ?", [version_id])
+    if row is None:
+        raise StoreError(f"There is no policy version with the id {version_id}: reload the page.")
+    return _from_row(row)
 
 
 def by_name(store: Database, name: str) -> PolicyVersion:

@@ -400,6 +400,10 @@ class Database:
         row = self.row(sql, parameters)
         return None if row is None else row[0]
 
+    def file_version(self) -> int:
+        """A number that changes when another thread or process has written to the store. It is for this thread alone, and costs little."""
+        return int(self.value("PRAGMA data_version"))
+
     def insert(self, table: str, values: dict[str, Any]) -> int:
         """Inserts one row and returns its id. Lists and dicts become JSON.
 

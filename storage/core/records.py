@@ -19,6 +19,11 @@ Strength = Literal["significantly", "better", "slightly", "negligibly"]
 FlagKind = Literal["unsafe", "personal_data", "wrong_language", "broken_prompt"]
 Role = Literal["annotator", "lead", "researcher"]
 RunStatus = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
+RoundTrigger = Literal["hand", "judgments", "schedule", "loop"]
+RoundJudges = Literal["people", "simulated"]
+GuardsState = Literal["passed", "failed"]
+DecisionAct = Literal["promoted", "rejected", "rolled back"]
+DecidedBy = Literal["guards", "comparisons", "person"]
 
 ACTIVE_STATUSES: tuple[RunStatus, ...] = ("queued", "running")
 RESUMABLE_STATUSES: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
@@ -255,6 +260,18 @@ class ProjectSettings:
     """Put a system message before the first user turn where a model's chat template has no system role; off sets such prompts aside."""
     starters: Literal["auto", "on", "off"] = "auto"
     """Whether the packaged starter prompts are in use; `auto` uses them while the store has no other prompts."""
+    base_share: float = 0.1
+    """Share of the current policy's new comparisons that set it beside the base, 0 to 0.9."""
+    heldout_share: float = 0.15
+    """Share of new comparisons on held-out prompts, 0 to 0.5, besides those that decide about a new policy version."""
+    deciding_share: float = 0.5
+    """Share of new comparisons that decide about a new policy version while there is one to decide about, 0 to 0.9; 0 asks for none."""
+    deciding_annotators: int = 2
+    """Fewest annotators whose comparisons may promote or reject a policy version without a person, 1 to 20."""
+    deciding_error: float = 0.05
+    """Probability at most of promoting a version that is no better, or rejecting one that is no worse, 0.001 to 0.2."""
+    deciding_most: int = 200
+    """Comparisons after which a version that was not promoted is rejected, 10 to 5,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +368,76 @@ class Run:
     """The reward model's validation results of `rlhf.analysis.validation`, computed before the policy is trained."""
     problem: str = ""
     """Which part of the row cannot be read, as a sentence; the other fields are then empty and the run cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One act by which a policy version became current, or leaves new comparisons. Rows are never changed."""
+
+    id: int
+    round_id: int | None
+    version_id: int
+    """The version that was promoted or rejected, or the one that a rollback went back to."""
+    act: DecisionAct
+    decided_by: DecidedBy
+    by_id: int | None
+    reason: str
+    evidence: Mapping[str, Any] = field(hash=False)
+    """The figures that decided: those of the guards, or of the sequential test; empty for a person's decision without any."""
+    current_before_id: int
+    """The policy version that was current until then."""
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A run with its end: who judges its policy version, and what was decided about it."""
+
+    id: int
+    run_id: str
+    trigger: RoundTrigger
+    judges: RoundJudges
+    """Whose comparisons decide: people's or simulated annotators', never both."""
+    baseline_version_id: int | None
+    """The policy that was current when the round began; None in rounds of older versions whose base is not known."""
+    guards: GuardsState | None
+    """None before the new version was measured, and in rounds of older versions."""
+    by_id: int | None
+    """The person who started its run; None for the command line and the program itself."""
+    created_at: str
+    status: RunStatus
+    """That of its run."""
+    version: PolicyVersion | None
+    """The policy version that the round made; None before its end."""
+    decision: Decision | None
+    """The newest decision about the round; None while it is open."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether comparisons are to decide about its version."""
+        return self.status == "done" and self.guards == "passed" and self.version is not None and self.decision is None
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingVote:
+    """What one annotator said of a new version beside the current one: 1 better, 0.5 a tie, 0 worse."""
+
+    annotator_id: int
+    outcome: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingUnit:
+    """One comparison that helps to decide a round, with all the votes that it needs. Its votes are one unit of evidence."""
+
+    comparison_id: int
+    prompt_id: int
+    votes: tuple[DecidingVote, ...]
+
+    @property
+    def value(self) -> float:
+        """The mean of its votes, 0 to 1."""
+        return sum(vote.outcome for vote in self.votes) / len(self.votes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 from storage.core.database import StoreError
 from storage.exchange import files
+from storage.exchange.columns import Respelling
 from storage.exchange.formats import FORMATS, Format, Sign
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Record
+from storage.exchange.rows import BadRow, Record, Row
 
 SAMPLE = 200
 """Rows that are looked at."""
@@ -51,27 +52,30 @@ def recognise_file(path: Path | str, limits: Limits = Limits()) -> Recognised:
         StoreError: it cannot be read.
         Unrecognised: its rows are of no known format, or of several.
     """
-    return recognise((record for _, record in files.records(path, limits=limits)), str(path))
+    return recognise((row for _, row in files.records(path, limits=limits, is_row=is_row)), str(path))
 
 
-def recognise(records: Iterable[Record | BadRow], path: str) -> Recognised:
+def is_row(record: Record) -> bool:
+    """Whether an object is a row of a known format, however its names are spelt."""
+    return bool(_matching([record], respelt=False) or _matching([record], respelt=True))
+
+
+def recognise(records: Iterable[Row], path: str) -> Recognised:
     """The format of records. Those that cannot be read are passed over.
 
     Raises:
         Unrecognised: they are of no known format, or of several.
     """
-    looked_at = list(islice(records, SAMPLE))
+    looked_at = list(islice((row for row in records if isinstance(row, (dict, BadRow))), SAMPLE))
     rows = [record for record in looked_at if isinstance(record, dict)]
     if not rows:
         reason = str(looked_at[0]) if looked_at else "the file is empty"
+        if reason == "not JSON":
+            reason = f"{reason}; {AS_TEXT}"
         raise Unrecognised(
             f"{path} has no row that can be read, so that its format cannot be told: {reason}. Nothing was imported.", reason=reason
         )
-    found = {
-        name: signs
-        for name, format in FORMATS.items()
-        if format.read is not None and len(signs := [sign for row in rows if (sign := sign_of(format, row))]) > HALF * len(rows)
-    }
+    found = _matching(rows, respelt=False) or _matching(rows, respelt=True)
     of_most = {name: signs for name, signs in found.items() if len(signs) >= MOST * len(rows)}
     if not found:
         raise _unrecognised(rows, path)
@@ -82,6 +86,29 @@ def recognise(records: Iterable[Record | BadRow], path: str) -> Recognised:
     signs = found[best]
     fields = ", ".join(field.split("=")[0] for field in max(set(signs), key=signs.count))
     return Recognised(best, f"by its fields {fields}, in {len(signs)} of {len(rows)} rows")
+
+
+AS_TEXT = "a text with a prompt in each line is read with --format lines, one with blank lines between the prompts with --format paragraphs"
+
+
+def _matching(rows: Sequence[Record], *, respelt: bool) -> dict[str, list[Sign]]:
+    """The formats whose signs more than half of the rows have, with the sign of each such row."""
+    found: dict[str, list[Sign]] = {}
+    for name, format in FORMATS.items():
+        if format.read is None or not format.signs:
+            continue
+        spelling = Respelling(format.names, format.ignored) if respelt else None
+        signs = [sign for row in rows if (sign := _spelt_sign(format, row, spelling))]
+        if len(signs) > HALF * len(rows):
+            found[name] = signs
+    return found
+
+
+def _spelt_sign(format: Format, row: Record, spelling: Respelling | None) -> Sign | None:
+    try:
+        return sign_of(format, spelling.respelt(row) if spelling else row)
+    except BadRow:
+        return None
 
 
 def sign_of(format: Format, row: Record) -> Sign | None:
@@ -105,6 +132,8 @@ def _has(field: str, row: Record) -> bool:
 
 
 def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
+    if twice := _twice(rows):
+        return Unrecognised(f"{path}: {twice}. Nothing was imported.", reason=twice)
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = ", ".join(_name(name) for name in names[:SHOWN_FIELDS]) + (", …" if len(names) > SHOWN_FIELDS else "")
     union = {name: value for row in reversed(rows) for name, value in row.items()}
@@ -113,8 +142,9 @@ def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
         if format.read is None:
             continue
         for sign in sorted(format.signs, key=len, reverse=True):
-            lacks = missing(sign, union)
-            others = format.beside(union) if format.beside else ()
+            spelt = _respelt(format, union)
+            lacks = missing(sign, spelt)
+            others = format.beside(spelt) if format.beside else ()
             if len(lacks) < len(sign):
                 # The part of the format's fields that the rows have; other fields than its own count against it.
                 part = (len(sign) - len(lacks)) / (len(sign) + 0.5 * len(others))
@@ -127,11 +157,34 @@ def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
     return Unrecognised(
         f"{path}: cannot tell which format this is. Its fields: {shown}. "
         + (f"Nearest: {likely}. " if likely else "")
+        + (ONE_COLUMN if len(names) == 1 else "")
         + "Say --format NAME, or which field is what: --map prompt=FIELD,chosen=FIELD,rejected=FIELD, or --map prompt=FIELD for prompts "
         "alone. Nothing was imported.",
         fields=shown,
         likely=likely,
     )
+
+
+def _respelt(format: Format, row: Record) -> Record:
+    try:
+        return Respelling(format.names, format.ignored).respelt(row)
+    except BadRow:
+        return row
+
+
+ONE_COLUMN = "If its first line is a prompt and no heading, say --format lines. "
+
+
+def _twice(rows: Sequence[Record]) -> str:
+    """Why no format is recognised although it would be if each name stood there once; empty otherwise."""
+    for format in FORMATS.values():
+        spelling = Respelling(format.names, format.ignored)
+        try:
+            for row in rows:
+                spelling.renames(row)
+        except BadRow as error:
+            return str(error)
+    return ""
 
 
 def _name(name: str) -> str:

@@ -60,7 +60,7 @@ def encoding_of(start: bytes, named: str | None, path: Path) -> str | None:
         even, odd = start[::2].count(0), start[1::2].count(0)
         if 4 * max(even, odd) > len(start) and 8 * min(even, odd) < len(start):
             name = "utf-16-le" if odd > even else "utf-16-be"
-            raise StoreError(f"{path} looks like UTF-16 without a byte order mark: say --encoding {name}. Nothing was imported.")
+            raise StoreError(f"{path} looks like UTF-16 without a byte order mark: name it with --encoding {name}. Nothing was imported.")
         raise StoreError(f"{path} is not text: choose a JSON, CSV, Parquet or Arrow file. Nothing was imported.")
     return None
 

@@ -7,6 +7,7 @@ Alternatives are tried in turn. Formats that no table describes have a reader of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
@@ -82,6 +83,10 @@ class FieldMap:
         ]
         listed = [path for value in named if isinstance(value, tuple) for path in value] + list(self.ratings.values())
         return list(dict.fromkeys(part for path in listed for part in path.split("+")))
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that the map reads."""
+        return tuple(dict.fromkeys(re.split(r"[.\[]", path.removeprefix("rows[]."))[0] for path in self.paths() if path))
 
 
 SIDES_KNOWN = "sides_known"

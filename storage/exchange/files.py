@@ -1,8 +1,8 @@
-"""Reads files as records, one at a time: JSON lines and documents, CSV and TSV, Parquet and Arrow, packed or not.
+"""Reads files as records, one at a time: JSON lines and documents, CSV and TSV, Parquet and Arrow, lines of text, packed or not.
 
-The first bytes determine the kind of file, and a file whose name contradicts them is refused; `json_rows`, `csv_rows` and
-`parquet_rows` read each kind. Only one record (of at most `Limits.row_bytes`) and a small buffer are in memory at a time, whatever the
-file unpacks to. `atomic_files` writes.
+The first bytes determine the kind of file, and a file whose name contradicts them is refused; `json_rows`, `wrapped`, `csv_rows`,
+`parquet_rows` and `text_lines` read each kind. Only one record (of at most `Limits.row_bytes`) and a small buffer are in memory at a
+time, whatever the file unpacks to. `atomic_files` writes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Literal
 
 from storage.core.database import StoreError
-from storage.exchange import csv_rows, encodings, json_rows, packing, parquet_rows
+from storage.exchange import csv_rows, encodings, json_rows, packing, parquet_rows, text_lines, wrapped
+from storage.exchange.columns import fold
 from storage.exchange.limits import CHUNK_BYTES, MAX_UNPACKED_BYTES, Limits, mib
 from storage.exchange.packing import Packing
-from storage.exchange.rows import BadRow, Record
+from storage.exchange.rows import Row
+from storage.exchange.wrapped import IsRow
 
 PROGRESS_ROWS = 256
 
-Container = Literal["json", "csv", "parquet"]
+Container = Literal["json", "csv", "parquet", "lines", "paragraphs"]
 RowProgress = Callable[[int, int], None]
 """Called with (done, total) from time to time, in rows or pages. A total of 0 is not known yet. What it raises ends the work."""
 
@@ -50,12 +52,20 @@ TEXT_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".tab", ".txt")
 
 
 def records(
-    path: Path | str, container: Container | None = None, *, limits: Limits = Limits(), progress: RowProgress | None = None
-) -> Iterator[tuple[int, Record | BadRow]]:
-    """Yields (number, record), with the line number, or the row number in JSON lists and Parquet. Numbers start at 1.
+    path: Path | str,
+    container: Container | None = None,
+    *,
+    limits: Limits = Limits(),
+    is_row: IsRow = bool,
+    progress: RowProgress | None = None,
+) -> Iterator[tuple[int, Row]]:
+    """Yields (number, row), with the line number, or the row number in JSON lists and Parquet. Numbers start at 1.
 
-    Blank lines are skipped. For a record that cannot be read, a `BadRow` with the reason is yielded instead. `progress` gets the
-    records so far, and how many the file has if those to come are as long; of Parquet and Arrow that is not known before the end.
+    Blank lines are skipped. A record that cannot be read is a `BadRow` with the reason. `progress` gets the records so far, and how many
+    the file has if those to come are as long; of Parquet and Arrow that is not known before the end.
+
+    Args:
+        is_row: whether a JSON object is a row. Rows inside an object that is none are found: `{"data": [...]}`.
 
     Raises:
         StoreError: the file is not there, is not what its name says, is not text, is truncated, or unpacks to too much.
@@ -65,7 +75,7 @@ def records(
         with open(path, "rb") as raw:
             size = os.fstat(raw.fileno()).st_size
             count = 0
-            for count, record in enumerate(_records(path, raw, container, limits), start=1):
+            for count, record in enumerate(_records(path, raw, container, limits, is_row), start=1):
                 yield record
                 if progress and count % PROGRESS_ROWS == 0:
                     at = raw.tell()
@@ -81,7 +91,7 @@ def records(
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): check its name and permissions.") from error
 
 
-def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits, is_row: IsRow) -> Iterator[tuple[int, Row]]:
     start = raw.peek(CHUNK_BYTES)[:CHUNK_BYTES]
     packed = packing.packing_of(start)
     _check_name(path, start, packed)
@@ -94,7 +104,7 @@ def _records(path: Path, raw: io.BufferedReader, container: Container | None, li
             raise StoreError(f"{path} is packed by {twice}: unpack it first. Nothing was imported.")
     if start.startswith((PARQUET, *ARROW)):
         kind = "Parquet" if start.startswith(PARQUET) else "Arrow"
-        if packed or container in ("json", "csv"):
+        if packed or container not in (None, "parquet"):
             remedy = f" inside {packed.name}: unpack it first" if packed else f", not {container}: say --format parquet"
             raise StoreError(f"{path} holds {kind}{remedy}. Nothing was imported.")
         return json_rows.of_lines(parquet_rows.lines(path, limits), limits)
@@ -102,24 +112,80 @@ def _records(path: Path, raw: io.BufferedReader, container: Container | None, li
         raise StoreError(f"{path} is no Parquet file: it does not begin as one. Check which file it is. Nothing was imported.")
     _check_text(path, start)
     encodings.check_content(start, path)
-    if encoding := encodings.encoding_of(start, limits.encoding, path):
+    text, start = _as_text(path, buffered, limits)
+    kind_of_text = container or _kind_of_text(path, start)
+    if kind_of_text in ("lines", "paragraphs"):
+        return (text_lines.lines if kind_of_text == "lines" else text_lines.paragraphs)(text, limits)
+    if kind_of_text == "csv":
+        return csv_rows.rows(text, path, limits, _delimiter(path, start))
+    if layout := start.startswith((b"{", b"[")) and _layout(path, packed, limits, is_row):
+        return wrapped.rows(text, limits, layout)
+    if start.startswith(b"[") or _is_spread(start):
+        return json_rows.documents(text, limits)
+    return json_rows.lines(text, limits)
+
+
+def _as_text(path: Path, buffered: io.BufferedReader, limits: Limits) -> tuple[io.BufferedReader, bytes]:
+    """The text of a file as UTF-8, and its beginning without a mark and blanks."""
+    if encoding := encodings.encoding_of(buffered.peek(CHUNK_BYTES)[:CHUNK_BYTES], limits.encoding, path):
         buffered = encodings.as_utf8(buffered, encoding, path)
-        start = buffered.peek(CHUNK_BYTES)[:CHUNK_BYTES]
-    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
-    if container == "csv" or (container is None and _is_csv(path, text)):
-        return csv_rows.rows(buffered, path, limits, _delimiter(path, text))
-    if text.startswith(b"[") or _is_spread(text):
-        return json_rows.documents(buffered, limits)
-    return json_rows.lines(buffered, limits)
+    return buffered, buffered.peek(CHUNK_BYTES)[:CHUNK_BYTES].removeprefix(codecs.BOM_UTF8).lstrip()
+
+
+def _layout(path: Path, packed: Packing | None, limits: Limits, is_row: IsRow) -> wrapped.Layout | None:
+    """Where the rows of a JSON file stand. Reads its first document."""
+    with open(path, "rb") as raw:
+        text = packing.unpacked(packed, raw, os.fstat(raw.fileno()).st_size, path, limits) if packed else raw
+        return wrapped.layout_of(_as_text(path, text, limits)[0], path, limits, is_row)
+
+
+def _kind_of_text(path: Path, text: bytes) -> Container:
+    """What a text is, by its ending and its beginning.
+
+    Raises:
+        StoreError: they contradict each other.
+    """
+    ending = _ending(path)
+    if _is_csv(path, text):
+        if _JSON_ROWS.match(text):
+            raise StoreError(f"{path} holds JSON, which its name contradicts: rename it to .json if that is right. Nothing was imported.")
+        return "csv"
+    if ending in JSON_ENDINGS and text and text[:1].isalpha() and any(fold(name) in _HEADINGS for name in _headings(text)[1:]):
+        raise StoreError(f"{path} looks like CSV, which its name contradicts: rename it to .csv if that is right. Nothing was imported.")
+    return "lines" if ending == ".txt" and text and not _JSON.match(text) else "json"
+
+
+JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
+_JSON = re.compile(rb'[\[{]\s*(?:["{\[\]}]|\Z)')
+_JSON_ROWS = re.compile(rb'(?:\{\s*"|\[\s*\{)')
+"""How JSON begins, and how it certainly does. `[1] One, two` is text."""
+
+
+def _headings(text: bytes) -> list[str]:
+    first = text.splitlines()[0] if text else b""
+    return re.split(r"[,;\t]", first.decode(errors="replace"))
 
 
 def _is_csv(path: Path, text: bytes) -> bool:
-    """Whether a text is CSV: by its ending, or because it begins with a line of headings where no ending says otherwise."""
+    """Whether a text is CSV: by its ending, or because it begins with a line of headings where no ending says otherwise.
+
+    A `.txt` file may hold sentences with commas: there the headings are words without blanks, or one of them is a usual name of a column.
+    """
     ending = _ending(path)
     if ending in (".csv", ".tsv", ".tab"):
         return True
     first = text.splitlines()[0] if text else b""
-    return ending not in (".json", ".jsonl", ".ndjson") and bool(re.match(rb"[\w\"]", first)) and any(mark in first for mark in b",\t;")
+    if ending in JSON_ENDINGS or not re.match(rb"[\w\"]", first) or not any(mark in first for mark in b",\t;"):
+        return False
+    headings = _headings(text)
+    return ending != ".txt" or all(map(_WORD.fullmatch, headings)) or any(fold(name) in _HEADINGS for name in headings)
+
+
+_WORD = re.compile(r'"?[A-Za-z_][A-Za-z0-9_.-]*"?')
+_HEADINGS = frozenset(map(fold, (
+    "prompt", "prompts", "question", "instruction", "text", "messages", "query", "chosen", "rejected", "winner", "completion",
+    "completions", "response_a", "response_1", "answer_a", "answer_1",
+)))  # fmt: skip
 
 
 def _delimiter(path: Path, text: bytes) -> str:

@@ -57,8 +57,16 @@ class Format:
     """Fields that number a row or repeat others: they are not kept, and `--strict` lets them pass."""
     group: str | None = None
     """The field by which rows that follow each other are read together."""
+    columns: tuple[str, ...] = ()
+    """Names that its reader knows, beside those of its signs. Columns that are spelt otherwise get these names."""
     keeps: tuple[str, ...] = ()
     """What is read beside a prompt and which of two answers is better, in the words of `THINGS`. `written` holds what is written."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name of a column that its reader knows."""
+        of_signs = {field.split("=")[0] for sign in self.signs for field in sign if "*" not in field}
+        return frozenset({*of_signs, *self.columns, *(name for name in self.ignored if "." not in name and "[" not in name)})
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -69,12 +77,17 @@ class Format:
 def _by_map(name: str, *signs: Sign, group: str | None = None, unit: str = "", write: export.Writer | None = None) -> Format:
     fields = field_maps.MAPS[name]
     read = partial(mapped.read, fields)
-    return Format(read, write, unit, signs=signs, ignored=fields.ignored, group=group, keeps=field_maps.things_of(fields))
+    return Format(
+        read, write, unit, signs=signs, ignored=fields.ignored, group=group, columns=fields.columns(), keeps=field_maps.things_of(fields)
+    )
 
 
 def _pairs(write: export.Writer, *signs: Sign) -> Format:
     fields = field_maps.TRL
-    return Format(trl.read, write, "preference pairs", signs=signs, ignored=fields.ignored, keeps=field_maps.things_of(fields))
+    return Format(
+        trl.read, write, "preference pairs", signs=signs, ignored=fields.ignored, columns=fields.columns(),
+        keeps=field_maps.things_of(fields),
+    )  # fmt: skip
 
 
 def _pairwise(first: str, second: str) -> Iterator[Sign]:
@@ -82,16 +95,38 @@ def _pairwise(first: str, second: str) -> Iterator[Sign]:
         yield answer + first, answer + second, verdict
 
 
+def _plain(
+    write: export.Writer,
+    container: Container | None,
+    signs: Signs = (),
+    beside: Callable[[Record], Sequence[str]] | None = None,
+) -> Format:
+    return Format(
+        plain.read,
+        write,
+        "judgments",
+        container,
+        signs=signs,
+        beside=beside,
+        ignored=plain.DERIVED,
+        columns=plain.COLUMNS,
+        keeps=plain.KEEPS,
+    )
+
+
 _PLAIN: Signs = (("prompt=text", "completions=texts"), ("messages=list", "completions=texts"))
 
 FORMATS: dict[str, Format] = {
     "prompts": Format(
         prompts_jsonl.read, prompts_jsonl.write, "prompts", signs=tuple((path.split("+")[0],) for path in prompts_jsonl.PROMPTS),
-        beside=prompts_jsonl.beside, ignored=prompts_jsonl.IGNORED_FIELDS,
+        beside=prompts_jsonl.beside, ignored=prompts_jsonl.IGNORED_FIELDS, columns=prompts_jsonl.COLUMNS,
     ),
+    "lines": Format(prompts_jsonl.read, None, "", "lines"),
+    "paragraphs": Format(prompts_jsonl.read, None, "", "paragraphs"),
     "trl": _pairs(
         trl.write, ("prompt", "chosen", "rejected"), ("chosen=messages", "rejected=messages"), ("query", "chosen", "rejected"),
-        ("input=object", "preferred_output", "non_preferred_output"),
+        ("input=object", "preferred_output", "non_preferred_output"), ("prompt", "chosen_response", "rejected_response"),
+        ("question", "chosen_response", "rejected_response"), ("prompt", "preferred_output", "non_preferred_output"),
     ),
     "trl-implicit": _pairs(trl.write_implicit),
     "llama-factory": _pairs(
@@ -138,7 +173,7 @@ FORMATS: dict[str, Format] = {
         signs=(("utterance_id", "user_prompt", "model_response", "score"),),
     ),
     "ultrafeedback": Format(ultrafeedback.read, ultrafeedback.write, "rankings",
-        keeps=ultrafeedback.KEEPS, signs=(("instruction", "completions=objects"),)),
+        keeps=ultrafeedback.KEEPS, columns=("models", "annotator", "source"), signs=(("instruction", "completions=objects"),)),
     "helpsteer2": _by_map("helpsteer2", ("prompt", "response", "helpfulness", "correctness"), group="prompt"),
     "helpsteer2-preference": _by_map(
         "helpsteer2-preference", ("prompt", "response_1", "response_2", "preference_strength"),
@@ -146,7 +181,7 @@ FORMATS: dict[str, Format] = {
     ),
     "helpsteer3": Format(
         helpsteer3.read, helpsteer3.write, "comparisons",
-        keeps=helpsteer3.KEEPS,
+        keeps=helpsteer3.KEEPS, columns=("individual_preference", "model1", "model2", "domain"),
         signs=(("context=list", "response1", "response2", "overall_preference"),),
     ),
     "argilla": Format(
@@ -203,12 +238,15 @@ FORMATS: dict[str, Format] = {
         ("input", "output", "label=flag"), unit="labelled completions", write=kto.write,
     ),
     "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
-    "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS, beside=plain.beside),
-    "jsonl": Format(plain.read, plain.write_jsonl, "judgments", "json", ignored=plain.DERIVED, keeps=plain.KEEPS),
-    "csv": Format(plain.read, plain.write_csv, "judgments", "csv", ignored=plain.DERIVED, keeps=plain.KEEPS),
-    "parquet": Format(plain.read, plain.write_parquet, "judgments", "parquet", ignored=plain.DERIVED, keeps=plain.KEEPS),
+    "plain": _plain(plain.write, None, _PLAIN, plain.beside),
+    "jsonl": _plain(plain.write_jsonl, "json"),
+    "csv": _plain(plain.write_csv, "csv"),
+    "parquet": _plain(plain.write_parquet, "parquet"),
     "sft": Format(None, sft.write, "demonstrations"),
 }  # fmt: skip
+
+PROMPTS_ALONE = ("prompts", "lines", "paragraphs")
+"""Formats that hold prompts and no votes."""
 
 NATIVE = "native"
 

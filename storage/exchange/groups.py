@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from storage.exchange.rows import BadRow, Record
+from storage.exchange.rows import Record, Row
 
 MAX_GROUP_ROWS = 5_000
 """Most rows of one group: they are in memory together."""
@@ -13,10 +13,10 @@ MAX_GROUP_CHARS = 16_000_000
 """A group ends when its rows have this many characters and fields: a later row begins another one."""
 
 
-def grouped(records: Iterable[tuple[int, Record | BadRow]], field: str | None) -> Iterator[tuple[int, Record | BadRow]]:
+def grouped(records: Iterable[tuple[int, Row]], field: str | None) -> Iterator[tuple[int, Row]]:
     """(number of the first row, `{"rows": [...]}`) for rows in a row with the same value of the field; without a field, each record.
 
-    A record that cannot be read is yielded as it is, and does not end a group.
+    What is no record is yielded as it is, and does not end a group.
     """
     if field is None:
         yield from records
@@ -24,7 +24,7 @@ def grouped(records: Iterable[tuple[int, Record | BadRow]], field: str | None) -
     begin, key, size = 0, None, 0
     rows: list[Record] = []
     for number, record in records:
-        if isinstance(record, BadRow):
+        if not isinstance(record, dict):
             yield number, record
             continue
         if rows and (record.get(field) != key or len(rows) >= MAX_GROUP_ROWS or size >= MAX_GROUP_CHARS):

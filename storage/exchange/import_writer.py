@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from storage.content import comparisons, completions, policies, prompts
 from storage.content.comparisons import ImportedComparison
@@ -18,7 +18,8 @@ from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Tiers
 from storage.exchange.rows import MAX_NAME_CHARS, BadRow, Item, NewComparison, NewLabel, Vote, check_name
-from storage.judging import completion_labels, exclusions, gold, judgments, presentations, queue
+from storage.exchange.spans import Spans, spans_of
+from storage.judging import completion_labels, exclusions, gold, judgments, presentations
 from storage.judging.completion_labels import ImportedLabel
 from storage.judging.judgments import ImportedVote
 from storage.judging.presentations import ImportedPresentation
@@ -38,6 +39,9 @@ OUTDATED = "judged again later"
 """The rule of the exclusion that keeps all but the latest of one annotator's votes on a comparison from counting."""
 
 OUTDATED_REASON = "The same annotator judged this comparison again at a later time, as the import {id} of {source} says."
+
+RESTORE, RECOUNT, EXCLUDE, QUEUE = "restore", "recount", "exclude", "queue"
+"""What a visible import still has to do: bring prompts back, count the votes of comparisons, exclude votes, queue comparisons."""
 
 NAMED_ROWS = 100
 """Most rows that are named in a report for one reason."""
@@ -64,17 +68,25 @@ class Report:
     left: dict[str, int] = field(default_factory=dict)
     """What the file holds that was not kept, by name: fields in how many rows, and other things how often."""
     numbering: dict[str, int] = field(default_factory=dict)
-    """Fields that were not kept and only number the rows or repeat others, in how many rows."""
+    """What was not kept and says nothing new: fields that number the rows or repeat others, in how many rows, and blank lines."""
+    read_as: dict[str, str] = field(default_factory=dict)
+    """Columns and lists of the file that were read under another name, and under which."""
     golden: list[int] = field(default_factory=list)
     """Ids of comparisons from other sources that this import made gold."""
     outdated: int = 0
     """Votes that do not count because the same named annotator judged the comparison again later, in this file or before."""
     outdated_exclusion: int = 0
     """Id of the exclusion that keeps them from counting; 0 if there are none."""
+    unfinished: dict[str, Spans] = field(default_factory=dict)
+    """What the import still has to change of older rows, as ranges of ids; empty when all is done (`publications`)."""
     undated: int = 0
     """Of those, votes whose times are equal or missing: the later row of the file counts."""
     undated_rows: list[tuple[int, str]] = field(default_factory=list)
     """(line, annotator) of the first of those later rows."""
+
+    def to_json(self) -> str:
+        """The report as it is stored. The ranges in it may be many, so that they are not copied."""
+        return to_json({one.name: getattr(self, one.name) for one in fields(self)})
 
     @property
     def good(self) -> int:
@@ -125,10 +137,10 @@ class ImportWriter:
         self.restored: set[int] = set()
         self.adopted: set[int] = set()
         self.judged: Counter[int] = Counter()
-        self.votes_elsewhere: Counter[int] = Counter()
+        self.votes_elsewhere: set[int] = set()
         self.gold_elsewhere: list[tuple[int, Tiers]] = []
         self.outdated: list[int] = []
-        self.waits = False
+        self.waiting: list[int] = []
 
     def write(self, lines: Sequence[Line]) -> None:
         """Writes one slice."""
@@ -150,23 +162,26 @@ class ImportWriter:
             )
 
     def publish(self) -> None:
-        """Makes the import visible, and changes what it changes of older rows, in one transaction."""
+        """Makes the import visible, in one short transaction. What it changes of older rows is left for `publications` to do."""
         store = self.store
+        outdated = exclusions.active(store, self.outdated)
+        self.report.reused = spans_of(self.reused)
+        left = {RESTORE: self.restored | self.adopted, RECOUNT: self.votes_elsewhere, EXCLUDE: outdated, QUEUE: self.waiting}
+        self.report.unfinished = {name: spans_of(ids) for name, ids in left.items() if ids}
+        report = self.report.to_json()
         # With this commit all that came before it is on the disk too.
         store.connection.conn.execute("PRAGMA synchronous=FULL")
         with store.atomic() as connection:
             connection.conn.execute("UPDATE imports SET state = 'whole' WHERE id = ?", [self.import_id])
             annotators.add_judged(store, self.judged)
-            prompts.reactivate(store, self.restored | self.adopted)
-            comparisons.add_votes(store, self.votes_elsewhere)
             gold.add_imported(store, self.gold_elsewhere, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
-            reason = OUTDATED_REASON.format(id=self.import_id, source=self.source)
-            excluded = exclusions.exclude_active(store, self.outdated, rule=OUTDATED, reason=reason, by=self.by)
-            self.report.outdated_exclusion = excluded.id if excluded else 0
-            if self.waits:
-                queue.add_imported(store, self.import_id)
-            self.report.reused = _spans(sorted(self.reused))
-            connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [to_json(asdict(self.report)), self.import_id])
+            if outdated:
+                reason = OUTDATED_REASON.format(id=self.import_id, source=self.source)
+                self.report.outdated_exclusion = exclusions.begin(store, rule=OUTDATED, reason=reason, by=self.by)
+            connection.conn.execute(
+                "UPDATE imports SET report = json_set(?, '$.outdated_exclusion', ?) WHERE id = ?",
+                [report, self.report.outdated_exclusion, self.import_id],
+            )
 
     # ---- prompts
 
@@ -244,9 +259,9 @@ class ImportWriter:
             ids = [next(unused) for _ in order]
             # A comparison with votes never enters the queue: it wants as many votes as it has.
             wanted = 0 if row.item.votes else self.overlap
-            self.waits = self.waits or wanted > 0
             new.append(ImportedComparison(row.prompt_id, [ids[n] for n in order], row.digest, wanted))
         comparison_ids = comparisons.add_imported(self.store, new, created_at=self.created_at, import_id=self.import_id)
+        self.waiting += [comparison_id for item, comparison_id in zip(new, comparison_ids, strict=True) if item.wanted]
         found = {}
         for row, item, comparison_id in zip(rows, new, comparison_ids, strict=True):
             comparison = found[row.digest] = _StoredComparison(comparison_id, {}, True)
@@ -344,7 +359,7 @@ class ImportWriter:
             elif lost.id is not None:
                 outdated.append(lost.id)
         judgments.uncount(self.store, [lost for lost in outdated if self._is_own(lost)])
-        self.votes_elsewhere.update({item: number for item, number in counts.items() if item in elsewhere})
+        self.votes_elsewhere |= elsewhere
         comparisons.add_votes(self.store, {item: number for item, number in counts.items() if item not in elsewhere})
         return outdated
 
@@ -468,14 +483,3 @@ def _model(model: str | None) -> str:
 
 def _tiers(tiers: Iterable[Sequence[int]], ids: Sequence[int]) -> Tiers:
     return tuple(tuple(ids[index] for index in tier) for tier in tiers)
-
-
-def _spans(ids: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges (first, last) of consecutive ids in a sorted list."""
-    spans: list[tuple[int, int]] = []
-    for item in ids:
-        if spans and spans[-1][1] == item - 1:
-            spans[-1] = (spans[-1][0], item)
-        else:
-            spans.append((item, item))
-    return spans

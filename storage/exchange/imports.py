@@ -1,32 +1,30 @@
-"""Imports of files and datasets. Each becomes visible as a whole or not at all, and can be undone by its id.
+"""Imports of files and datasets. Each becomes visible as a whole or not at all, and can be undone by its id (`undos`).
 
-An import is written and undone in slices, so that people judge and rounds train meanwhile; `storage.core.unfinished_imports` says how.
-
-The modules of `storage.exchange` named after a format read its records. An undo deletes nothing: it retires prompts and
-comparisons, and excludes votes.
+An import is written in slices, so that people judge and rounds train meanwhile; `storage.core.unfinished_imports` says how.
+The modules of `storage.exchange` named after a format read its records.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from storage.core import json_columns, unfinished_imports
-from storage.core.database import Database, StoreError, StoreLocked, now, to_json
-from storage.exchange import files, mapped, tracking
+from storage.core import unfinished_imports
+from storage.core.database import Database, StoreError, now
+from storage.exchange import detect, files, import_records, interrupted, mapped, paths, publications, tracking
+from storage.exchange.columns import Respelling
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.files import RowProgress
 from storage.exchange.formats import FORMATS, Format
 from storage.exchange.groups import grouped
 from storage.exchange.import_writer import ImportWriter, Line, Report, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Found, Left, NewComparison, NewLabel, Record, check, size_of
+from storage.exchange.rows import BadRow, Found, Left, NewComparison, NewLabel, ReadAs, Record, Row, check, size_of
 from storage.exchange.tracking import Tracked, left_behind
-from storage.judging import exclusions
+from storage.exchange.wrapped import IsRow
 from storage.project import settings
 
 log = logging.getLogger("rankloop.store")
@@ -42,33 +40,6 @@ MAX_ROW_ERRORS = 1_000_000
 
 MAX_ROW_ERROR_CHARS = 300
 """Longest reason in characters: a reason may quote the row."""
-
-UNDONE = "import undone"
-"""The rule of the exclusion that an undo adds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    """The stored record of one import."""
-
-    id: int
-    format: str
-    source: str
-    sha256: str | None
-    report: Report
-    by_id: int | None
-    created_at: str
-    undone_at: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """Counts of an undo: excluded judgments, retired comparisons and prompts, and labels that no longer stand."""
-
-    judgments: int
-    comparisons: int
-    prompts: int
-    labels: int = 0
 
 
 def import_file(
@@ -106,7 +77,7 @@ def import_file(
     found = _reader(format, mapping, recognised=recognised)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
-    records = files.records(path, found.container, limits=limits, progress=progress)
+    records = files.records(path, found.container, limits=limits, is_row=_is_row(mapping), progress=progress)
     # A file's name may contain bytes that are not valid UTF-8.
     source = path.name.encode(errors="replace").decode()
     return _run(
@@ -137,7 +108,7 @@ def look(
             report.wrong_rows.append((line, _printable(reason)))
 
     most_chars = limits.text_chars or settings.current(store).text_max_chars
-    records = files.records(Path(path), found.container, limits=limits)
+    records = files.records(Path(path), found.container, limits=limits, is_row=_is_row(mapping))
     for _, item in _items(records, found, most_chars, report, refuse):
         if isinstance(item, NewComparison):
             report.comparisons += 1
@@ -171,188 +142,10 @@ def import_rows(
     return _run(store, records, found, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
-def all_imports(store: Database) -> list[Import]:
-    """Every import, newest first."""
-    return [_from_row(row) for row in store.rows("SELECT * FROM imports WHERE state = 'whole' ORDER BY id DESC")]
-
-
-def is_written(store: Database) -> bool:
-    """Whether an import is being written, or was broken off and is not deleted yet."""
-    return store.value("SELECT 1 FROM unfinished_imports") is not None
-
-
-def is_being_undone(store: Database, import_id: int) -> bool:
-    """Whether a part of an undo is still to be done."""
-    return store.value("SELECT undoing FROM imports WHERE id = ?", [import_id]) is not None
-
-
-def get(store: Database, import_id: int) -> Import:
-    """One import.
-
-    Raises:
-        StoreError: there is none with this id.
-    """
-    row = store.row("SELECT * FROM imports WHERE id = ? AND state = 'whole'", [import_id])
-    if row is None:
-        raise StoreError(f"There is no import {import_id} in {store.path}: see `rankloop import --list`.")
-    return _from_row(row)
-
-
-def undo(store: Database, import_id: int, *, by: int | None = None, progress: RowProgress | None = None) -> Undone:
-    """Undoes an import. Its rows remain in the store, but nothing uses them, and the file may be imported again.
-
-    Its votes and all votes on its retired comparisons are excluded. Its comparisons are retired, except those with votes of
-    another import; its prompts are retired, except those that something else uses. None of its votes counts from the first moment on; the
-    rest is done in slices, and by the next start or import if this process ends meanwhile.
-
-    Args:
-        progress: gets the rows that are done, and how many there are.
-
-    Raises:
-        StoreError: there is no such import, or it was undone before.
-        StoreLocked: another import, or the undo of one, is under way.
-    """
-    with unfinished_imports.import_lock(store):
-        _finish_undos(store)
-        with store.atomic() as connection:
-            undone = get(store, import_id)
-            if undone.undone_at is not None:
-                raise StoreError(f"Import {import_id} was undone before, at {undone.undone_at}: there is nothing left to do.")
-            connection.conn.execute(
-                "UPDATE imports SET undone_by_id = ?, undone_at = ?, undoing = ? WHERE id = ?",
-                [by, now(), _exclusion(store, undone, by), import_id],
-            )
-        return _finish_undo(store, undone, by, progress)
-
-
-def finish_undos(store: Database) -> None:
-    """Finishes undos whose processes have ended. Called when a program starts; does nothing while an import or an undo is under way."""
-    if store.value("SELECT 1 FROM imports WHERE undoing IS NOT NULL") is None:
-        return
-    try:
-        with unfinished_imports.import_lock(store, wait_s=0):
-            _finish_undos(store)
-    except StoreLocked:
-        return
-
-
-def _finish_undos(store: Database) -> None:
-    for row in store.rows("SELECT * FROM imports WHERE undoing IS NOT NULL").fetchall():
-        log.warning("the undo of import %s was interrupted; it is finished now", row["id"])
-        _finish_undo(store, _from_row(row), row["undone_by_id"], None)
-
-
-_COMPARISONS = "SELECT id FROM comparisons WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most"
-_JUDGMENTS = "SELECT id FROM judgments WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most"
-_OF_SLICE = "(SELECT value FROM json_each(:ids))"
-
-_RETIRE = f"""
-UPDATE comparisons SET retired = 1 WHERE id IN {_OF_SLICE} AND retired = 0 AND NOT EXISTS (
-    SELECT 1 FROM judgments j WHERE j.comparison_id = comparisons.id AND j.counts = 1 AND j.import_id != :import)
-"""
-_EXCLUDE_RETIRED = f"""
-INSERT OR IGNORE INTO excluded_judgments (judgment_id, exclusion_id)
-SELECT j.id, :exclusion FROM judgments j JOIN comparisons c ON c.id = j.comparison_id
-WHERE c.id IN {_OF_SLICE} AND c.retired = 1 AND j.counts = 1
-"""
-_EXCLUDE = "INSERT OR IGNORE INTO excluded_judgments (judgment_id, exclusion_id) SELECT value, :exclusion FROM json_each(:ids)"
-
-
-def _finish_undo(store: Database, undone: Import, by: int | None, progress: RowProgress | None) -> Undone:
-    """Does what is left of an undo. The caller holds the lock of imports."""
-    exclusion_id = store.value("SELECT undoing FROM imports WHERE id = ?", [undone.id])
-    total = int(store.value("SELECT (SELECT count(*) FROM comparisons WHERE import_id = ?1) + "
-                            "(SELECT count(*) FROM judgments WHERE import_id = ?1)", [undone.id]))  # fmt: skip
-    done = retired = 0
-    pace = unfinished_imports.Pace(store)
-    # Retired before the votes are excluded: a comparison without its votes would enter the queue again.
-    with unfinished_imports.synced_at_the_end(store):
-        for find, changes in ((_COMPARISONS, (_RETIRE, _EXCLUDE_RETIRED)), (_JUDGMENTS, (_EXCLUDE,))):
-            after, ids = 0, [0]
-            while ids:
-                with pace.slice():
-                    ids = [row["id"] for row in store.rows(find, {"import": undone.id, "after": after, "most": pace.rows})]
-                    # Somebody may judge the first of its comparisons after the undo has begun.
-                    exclusion_id = exclusion_id or _exclusion(store, undone, by)
-                    values = {"ids": to_json(ids), "import": undone.id, "exclusion": exclusion_id}
-                    for sql in changes:
-                        changed = store.connection.conn.execute(sql, values).rowcount
-                        retired += changed if sql is _RETIRE else 0
-                after, done = max(ids, default=after), done + len(ids)
-                if progress:
-                    progress(done, total)
-    with store.atomic() as connection:
-        execute = connection.conn.execute
-        if undone.report.outdated_exclusion:
-            _recount(store, undone, by)
-        execute("UPDATE comparisons SET wanted = human_ranks WHERE import_id = ? AND retired = 0 AND wanted > human_ranks", [undone.id])
-        for comparison_id in undone.report.golden:
-            execute("UPDATE comparisons SET gold = 0 WHERE id = ?", [comparison_id])
-        retired_prompts = _retire_prompts(store, undone)
-        _give_back_starters(store)
-        execute("UPDATE imports SET undoing = NULL WHERE id = ?", [undone.id])
-        excluded = int(store.value("SELECT count(*) FROM excluded_judgments WHERE exclusion_id = ?", [exclusion_id]))
-    return Undone(excluded, retired, retired_prompts, undone.report.labels)
-
-
-def _exclusion(store: Database, undone: Import, by: int | None) -> int:
-    """The id of a new exclusion for an undo; 0 if there is no vote to exclude."""
-    votes = (
-        "SELECT 1 FROM judgments WHERE import_id = ?1 UNION ALL SELECT 1 FROM judgments j JOIN comparisons c ON c.id = j.comparison_id "
-        "WHERE c.import_id = ?1 AND j.counts = 1"
-    )
-    if store.value(votes, [undone.id]) is None:
-        return 0
-    reason = f"The import {undone.id} of {undone.source}, which this belongs to, was undone."
-    return store.insert("exclusions", {"rule": UNDONE, "reason": reason, "by_id": by, "created_at": now()})
-
-
-def _recount(store: Database, undone: Import, by: int | None) -> None:
-    """Lets the earlier votes of the same annotators, which the import had outdated, count again."""
-    if exclusions.get(store, undone.report.outdated_exclusion).lifted_at is None:
-        exclusions.lift(store, undone.report.outdated_exclusion, reason=f"The import {undone.id} was undone.", by=by)
-
-
-def _retire_prompts(store: Database, undone: Import) -> int:
-    """Retires the prompts that the import added or restored, unless an active comparison or another import uses them."""
-    execute = store.connection.conn.execute
-    execute("CREATE TEMP TABLE IF NOT EXISTS import_reused (first INTEGER, last INTEGER, own INTEGER)")
-    execute("DELETE FROM import_reused")
-    for other in all_imports(store):
-        if other.undone_at is None or other.id == undone.id:
-            spans = [(first, last, int(other.id == undone.id)) for first, last in other.report.reused]
-            store.connection.conn.executemany("INSERT INTO import_reused VALUES (?, ?, ?)", spans)
-    return execute(
-        """
-        UPDATE prompts SET retired = 1
-        WHERE retired = 0
-            AND (import_id = :id
-                OR id IN (SELECT prompt_id FROM comparisons WHERE import_id = :id)
-                OR id IN (SELECT p.id FROM import_reused r JOIN prompts p ON p.id BETWEEN r.first AND r.last WHERE r.own = 1))
-            AND (import_id = :id OR EXISTS (SELECT 1 FROM imports i WHERE i.id = prompts.import_id AND i.undone_at IS NOT NULL))
-            AND NOT EXISTS (SELECT 1 FROM comparisons c WHERE c.prompt_id = prompts.id AND c.retired = 0)
-            AND NOT EXISTS (SELECT 1 FROM import_reused r WHERE r.own = 0 AND prompts.id BETWEEN r.first AND r.last)
-        """,
-        {"id": undone.id},
-    ).rowcount
-
-
-def _give_back_starters(store: Database) -> None:
-    """Makes the starter prompts that no import names any more mere starter prompts again. Call it after `_retire_prompts`."""
-    store.connection.conn.execute(
-        """
-        UPDATE prompts SET starter = 1
-        WHERE source = 'starter' AND starter = 0
-            AND NOT EXISTS (SELECT 1 FROM comparisons c WHERE c.prompt_id = prompts.id AND c.import_id IS NOT NULL AND c.retired = 0)
-            AND NOT EXISTS (SELECT 1 FROM import_reused r WHERE r.own = 0 AND prompts.id BETWEEN r.first AND r.last)
-        """
-    )
-
-
 def _reader(name: str, mapping: FieldMap | None, *, recognised: bool = False) -> Format:
     """The format of this name; one made of the mapping for `map`. One that was recognised takes no row that may hold more."""
     if mapping is not None:
-        return Format(partial(mapped.read, mapping), None, "", ignored=mapping.ignored)
+        return Format(partial(mapped.read, mapping), None, "", ignored=mapping.ignored, columns=mapping.columns())
     found = FORMATS.get(name)
     if found is None or found.read is None:
         readable = ", ".join(name for name, format in FORMATS.items() if format.read)
@@ -360,6 +153,23 @@ def _reader(name: str, mapping: FieldMap | None, *, recognised: bool = False) ->
     if recognised and found.beside:
         return replace(found, read=partial(_read_alone, found))
     return found
+
+
+def _is_row(mapping: FieldMap | None) -> IsRow:
+    """What tells a row from an object that holds rows."""
+    if mapping is None:
+        return detect.is_row
+    spelling = Respelling(mapping.columns())
+    parts = (*mapping.prompt, *mapping.chosen, *mapping.completions)
+
+    def is_row(record: Record) -> bool:
+        try:
+            return any(paths.has(spelling.respelt(record), part) for part in parts)
+        except BadRow:
+            # It has the columns, and what is wrong with them is said where it is read.
+            return True
+
+    return is_row
 
 
 def _read_alone(format: Format, record: Record) -> Iterable[Found]:
@@ -397,7 +207,7 @@ def _record(row: object) -> Record | BadRow:
 
 def _run(
     store: Database,
-    records: Iterable[tuple[int, Record | BadRow]],
+    records: Iterable[tuple[int, Row]],
     reader: Format,
     format: str,
     source: str,
@@ -423,7 +233,7 @@ def _run(
             raise StoreError(f"More than {MAX_ROW_ERRORS:,} wrong rows: check the format. Nothing was imported.")
 
     with unfinished_imports.import_lock(store), unfinished_imports.synced_at_the_end(store):
-        _finish_undos(store)
+        interrupted.finish_all(store)
         with store.atomic():
             _refuse_twice(store, format, sha256, source)
             row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}
@@ -439,12 +249,15 @@ def _run(
                 _refuse_incomplete(report)
             if report.good:
                 writer.publish()
-                return import_id, report
         except BaseException:
             _roll_back(store, import_id, rolling_back)
             raise
-        unfinished_imports.roll_back(store, import_id, rolling_back)
-        return None, report
+        if not report.good:
+            unfinished_imports.roll_back(store, import_id, rolling_back)
+            return None, report
+        published = import_records.get(store, import_id)
+        publications.finish_or_leave(store, published)
+        return import_id, replace(report, unfinished=published.report.unfinished)
 
 
 def _roll_back(store: Database, import_id: int, progress: RowProgress | None) -> None:
@@ -463,15 +276,16 @@ def _refuse_incomplete(report: Report) -> None:
         raise StoreError(f"not kept would be {left_behind(report.left)}: nothing imported (--strict)")
 
 
-def _items(
-    records: Iterable[tuple[int, Record | BadRow]], reader: Format, most_chars: int, report: Report, refuse: WrongRow
-) -> Iterator[Line]:
+def _items(records: Iterable[tuple[int, Row]], reader: Format, most_chars: int, report: Report, refuse: WrongRow) -> Iterator[Line]:
     """The valid items of each record. `refuse` is called with the line and the reason for every invalid one.
 
     What a record holds that no item does is counted in the report.
     """
     assert reader.read is not None, "checked by _reader"
-    for line, record in grouped(records, reader.group):
+    for line, record in grouped(Respelling(reader.names, reader.ignored).rows(records), reader.group):
+        if isinstance(record, (Left, ReadAs)):
+            _note(report, record)
+            continue
         try:
             if isinstance(record, BadRow):
                 raise record
@@ -487,7 +301,7 @@ def _items(
             tracking.count(report.numbering if name in reader.ignored else report.left, name)
         for item in converted:
             if isinstance(item, Left):
-                tracking.count(report.left, item.what, item.count)
+                _note(report, item)
                 continue
             try:
                 check(item, most_chars)
@@ -495,6 +309,13 @@ def _items(
                 refuse(line, str(error))
                 continue
             yield line, item
+
+
+def _note(report: Report, said: Left | ReadAs) -> None:
+    if isinstance(said, Left):
+        tracking.count(report.numbering if said.harmless else report.left, said.what, said.count)
+    elif len(report.read_as) < tracking.MAX_FIELD_NAMES:
+        report.read_as[tracking.shown(said.name)] = said.what
 
 
 def _chunks(lines: Iterable[Line], pace: unfinished_imports.Pace) -> Iterator[list[Line]]:
@@ -514,29 +335,3 @@ def _printable(reason: str) -> str:
     """The reason, shortened and without control characters, safe to print on a terminal."""
     cut = reason if len(reason) <= MAX_ROW_ERROR_CHARS else reason[: MAX_ROW_ERROR_CHARS - 1] + "…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
-
-
-def _from_row(row: sqlite3.Row) -> Import:
-    return Import(
-        row["id"],
-        row["format"],
-        row["source"],
-        row["sha256"],
-        _report(row),
-        row["by_id"],
-        row["created_at"],
-        row["undone_at"],
-    )
-
-
-def _report(row: sqlite3.Row) -> Report:
-    """The report of an import; an empty one if the row cannot be read."""
-    what = f"The report of import {row['id']}"
-    try:
-        values = json_columns.from_json(row["report"], dict, what)
-        if any(type(value) is not type(getattr(Report(), name, None)) for name, value in values.items()):
-            raise json_columns.Unreadable(f"{what} cannot be read: it is not what rankloop writes there. Restore a backup.")
-        return Report(**values)
-    except json_columns.Unreadable as error:
-        json_columns.log.warning("%s", error)
-        return Report()

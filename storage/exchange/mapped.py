@@ -7,28 +7,25 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from storage.content.prompts import NewPrompt
-from storage.core.records import Message, Strength, Tiers
-from storage.exchange import hh_rlhf, strict_json
-from storage.exchange.field_maps import LETTER_OUTCOMES, SIDES_KNOWN, FieldMap, Outcome, Paths
+from storage.core.records import Message
+from storage.exchange import hh_rlhf
+from storage.exchange.field_maps import FieldMap, Paths
+from storage.exchange.paths import as_list, find, first, has, is_empty, joined, name_at, per_answer, untracked
 from storage.exchange.rows import (
-    FIRST,
     BadRow,
     Found,
     Left,
     NewComparison,
     NewLabel,
     Record,
-    Vote,
     as_text,
-    by_rank,
-    by_score,
     conversation,
     name_of,
-    number_of,
     split_shared_prompt,
     timestamp,
     whole,
 )
+from storage.exchange.verdicts import rule_of, votes_of, word_of
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Fields of a row with images, video or audio beside the text."""
@@ -53,7 +50,7 @@ def read(fields: FieldMap, record: Record) -> Iterator[Found]:
     answers = _answers(fields, record)
     messages, texts = _prompt_and_texts(fields, record, answers, left)
     models = _models(fields, record, len(texts))
-    votes = list(_votes(fields, record, models, left))
+    votes = list(votes_of(fields, record, models, left))
     if not votes:
         left.append(Left("comparisons without a verdict"))
     yield NewComparison(
@@ -61,70 +58,10 @@ def read(fields: FieldMap, record: Record) -> Iterator[Found]:
         tuple(texts),
         models,
         tuple(votes),
-        kind=_name(fields.kind, record) or "imported",
+        kind=name_at(fields.kind, record) or "imported",
         split=_split(fields.split, record),
     )
     yield from left
-
-
-# ---- paths
-
-
-def find(record: Any, path: str) -> Any:
-    """The value at a path; None if there is none. A field whose own name has dots in it goes first.
-
-    After `[]` it is a list with the value of each item.
-    """
-    if isinstance(record, dict) and path in record:
-        return record[path]
-    if path.endswith("[]"):
-        return _list(find(record, path[:-2]), path)
-    if "[]." in path:
-        before, after = path.split("[].", 1)
-        items = _list(find(record, before), before)
-        return None if items is None else [find(item, after) for item in items]
-    if "." in path:
-        before, after = path.split(".", 1)
-        return find(find(record, before), after) if isinstance(record, dict) and before in record else None
-    return None
-
-
-def _list(value: Any, path: str) -> list[Any] | None:
-    """A list, which CSV holds as JSON."""
-    if isinstance(value, str):
-        try:
-            value = strict_json.decode(value)
-        except (ValueError, RecursionError):
-            raise BadRow(f"{path.removesuffix('[]')} must be a list, in CSV as JSON") from None
-        if isinstance(value, BadRow):
-            raise value
-    if value is None:
-        return None
-    if not isinstance(value, (list, tuple)):
-        raise BadRow(f"{path.removesuffix('[]')} must be a list")
-    return list(value)
-
-
-def is_empty(value: Any) -> bool:
-    return value is None or value == "" or value == [] or value == {}
-
-
-def has(record: Record, path: str) -> bool:
-    """Whether a row has a value for a path, or for a part of a joined one; nothing counts as read by asking."""
-    return any(not is_empty(find(untracked(record), part)) for part in path.split("+") if part)
-
-
-def untracked(record: Record) -> Record:
-    """The same record, which notes no reading."""
-    return dict(record.items())
-
-
-def first(paths: Paths, record: Record) -> Any:
-    """The value of the first alternative that has one."""
-    for path in paths:
-        if has(record, path):
-            return find(record, path)
-    return None
 
 
 # ---- the prompt and the answers
@@ -133,9 +70,10 @@ def first(paths: Paths, record: Record) -> Any:
 def _answers(fields: FieldMap, record: Record) -> list[CompletionValue]:
     if fields.chosen:
         chosen, rejected = first(fields.chosen, record), first(fields.rejected, record)
-        for value, paths in ((chosen, fields.chosen), (rejected, fields.rejected)):
-            if value is None:
-                raise BadRow(f"needs {' or '.join(paths)}")
+        if chosen is None:
+            chosen = _empty(fields.chosen, record)
+        if rejected is None:
+            rejected = _empty(fields.rejected, record)
         worse = rejected if _is_texts(rejected) else [rejected]
         if _is_texts(chosen):
             raise BadRow(f"{fields.chosen[0]} must be text or messages")
@@ -149,8 +87,20 @@ def _answers(fields: FieldMap, record: Record) -> list[CompletionValue]:
             if missing := [part for part in parts if part.removesuffix("[]") not in record and find(record, part) is None]:
                 raise BadRow(f"needs {', '.join(missing)}")
             return [_answer(find(record, part), part, turns=part.endswith("[]")) for part in parts]
-        return [_answer(value, path) for value in _list(find(record, path), path) or ()]
+        return [_answer(value, path) for value in as_list(find(record, path), path) or ()]
     raise BadRow(f"needs {' or '.join(fields.completions)}")
+
+
+def _empty(paths: Paths, record: Record) -> str:
+    """The answer of a model that said nothing.
+
+    Raises:
+        BadRow: there is no answer, not even an empty one.
+    """
+    path = next((path for path in paths if untracked(record).get(path) == ""), None)
+    if path is None:
+        raise BadRow(f"needs {' or '.join(paths)}")
+    return str(record[path])
 
 
 def _is_texts(value: Any) -> bool:
@@ -200,7 +150,7 @@ def _prompt_alone(fields: FieldMap, record: Record, left: list[Found]) -> NewPro
         raise BadRow(f"needs {' or '.join(fields.prompt)}")
     value = joined(record, path)
     messages = _after(_before(fields, record, left), prompt_turns(value[0] if path.endswith("[]") and value else value, path))
-    return NewPrompt(messages, _name(fields.kind, record) or "imported", _split(fields.split, record))
+    return NewPrompt(messages, name_at(fields.kind, record) or "imported", _split(fields.split, record))
 
 
 def _before(fields: FieldMap, record: Record, left: list[Found]) -> list[Message]:
@@ -266,19 +216,6 @@ def _prompt_path(fields: FieldMap, record: Record) -> str | None:
     return found[0] if found else None
 
 
-def joined(record: Record, path: str) -> Any:
-    """The value at a path; the texts of a joined one, by a line break."""
-    if "+" not in path:
-        value = find(record, path)
-        # A field that every row of a group repeats.
-        return value[0] if "[]." in path and value else value
-    values = [find(record, part) for part in path.split("+")]
-    texts = [value for value in values if not is_empty(value)]
-    if not all(isinstance(text, str) for text in texts):
-        raise BadRow(f"{path.replace('+', ' and ')} must be texts")
-    return "\n".join(texts)
-
-
 _NEMO = re.compile(r"<extra_id_1>(User|Assistant)(?=\n)")
 """What stands between the turns of a prompt in NVIDIA's files."""
 
@@ -301,7 +238,7 @@ def _history(fields: FieldMap, record: Record) -> list[Message]:
     if value is None:
         return []
     turns: list[Message] = []
-    for item in _list(value, fields.history[0]) or ():
+    for item in as_list(value, fields.history[0]) or ():
         if isinstance(item, dict):
             turns += conversation([item], what=fields.history[0])
         elif isinstance(item, (list, tuple)) and len(item) == 2 and all(isinstance(text, str) for text in item):
@@ -362,153 +299,13 @@ def _label(fields: FieldMap, record: Record, left: list[Found]) -> NewLabel | Le
         messages,
         texts[0],
         word in fields.good,
-        _name(fields.models, record),
-        _name(fields.annotator, record),
-        _rule(fields, record),
+        name_at(fields.models, record),
+        name_at(fields.annotator, record),
+        rule_of(fields, record),
         timestamp(first(fields.created_at, record)),
         rationale if isinstance(rationale, str) else "",
-        _name(fields.kind, record) or "imported",
+        name_at(fields.kind, record) or "imported",
         _split(fields.split, record),
-    )
-
-
-# ---- the verdict
-
-
-def _votes(fields: FieldMap, record: Record, models: Sequence[str | None], left: list[Found]) -> Iterator[Vote]:
-    number = len(models)
-    if fields.chosen:
-        yield _vote(fields, record, FIRST if number == 2 else ((0,), tuple(range(1, number))))
-        return
-    if fields.scores or fields.ranks:
-        tiers = _numbered(fields, record, number)
-        if sum(map(len, tiers)) >= 2:
-            yield _vote(fields, record, tiers)
-        return
-    if fields.each:
-        for path in fields.winner:
-            if has(record, path):
-                yield from _decided(fields, record, find(record, path), models, left, annotator=path)
-        return
-    outcome = _flagged(fields, record)
-    if outcome is not None:
-        yield _vote(fields, record, _tiers(outcome, number), all_bad=outcome == "both_bad")
-    elif (value := first(fields.winner, record)) is not None:
-        yield from _decided(fields, record, value, models, left)
-
-
-def _decided(
-    fields: FieldMap, record: Record, value: Any, models: Sequence[str | None], left: list[Found], annotator: str | None = None
-) -> Iterator[Vote]:
-    outcome = outcome_of(fields, value, models)
-    if outcome is None:
-        number = number_of(value)
-        if number is None or "1.5" not in fields.outcomes or not 1 <= number <= 2:
-            words = ", ".join(fields.outcomes or LETTER_OUTCOMES)
-            raise BadRow(f"{' or '.join(fields.winner)} must be one of {words}, or the name of a model, not {value!r}")
-        # A preference between 1 and 2 says how sure a judge is.
-        outcome = 0 if number < 1.5 else 1
-        left.append(Left("how sure a preference is"))
-    if outcome != "none":
-        strength = fields.strengths.get(word_of(value))
-        yield _vote(
-            fields, record, _tiers(outcome, len(models)), all_bad=outcome == "both_bad", annotator=annotator, strength=cast(Any, strength)
-        )
-
-
-def word_of(value: Any) -> str:
-    """A verdict as a word: `1` for 1, 1.0 and "1"."""
-    number = number_of(value)
-    if number is not None:
-        return str(int(number)) if number == int(number) else str(number)
-    return str(value).strip().lower()
-
-
-def outcome_of(fields: FieldMap, value: Any, models: Sequence[str | None]) -> Outcome | None:
-    """What a verdict says; None if it is not among the words of the map, and no model's name."""
-    if isinstance(value, str) and list(models).count(value) == 1:
-        return list(models).index(value)
-    outcomes, word = fields.outcomes or LETTER_OUTCOMES, word_of(value)
-    return outcomes.get(word, outcomes.get(re.sub(r"[\s-]+", "_", word)))
-
-
-def is_true(value: Any) -> bool:
-    return word_of(value) in ("1", "true")
-
-
-def _flagged(fields: FieldMap, record: Record) -> Outcome | None:
-    raised = [index for index, path in enumerate(fields.flags) if path and path in record and is_true(record[path])]
-    if len(raised) > 1:
-        raise BadRow(f"several verdicts: {', '.join(fields.flags[index] for index in raised)}")
-    outcomes: tuple[Outcome, ...] = (0, 1, "tie", "both_bad")
-    return outcomes[raised[0]] if raised else None
-
-
-def _tiers(outcome: Outcome, number: int) -> Tiers:
-    everything = tuple(range(number))
-    if not isinstance(outcome, int):
-        return (everything,)
-    if not 0 <= outcome < number:
-        raise BadRow(f"the verdict names answer {outcome + 1} of {number}")
-    return ((outcome,), tuple(index for index in everything if index != outcome))
-
-
-def _numbered(fields: FieldMap, record: Record, number: int) -> Tiers:
-    paths = fields.scores or fields.ranks
-    values = per_answer(paths, record)
-    if values is None:
-        return ()
-    if len(values) != number:
-        raise BadRow(f"{len(values)} numbers in {paths[0]} for {number} answers")
-    numbers = [number_of(value) for value in values]
-    if unclear := [value for value, read in zip(values, numbers, strict=True) if read is None and word_of(value) not in UNKNOWN]:
-        raise BadRow(f"{paths[0]} must hold numbers, not {unclear[0]!r}")
-    return by_score(numbers) if fields.scores else by_rank(numbers)
-
-
-UNKNOWN = ("", "none", "null", "nan", "na", "n/a", "-")
-"""What stands for a number that nobody gave."""
-
-
-def per_answer(paths: Paths, record: Record) -> list[Any] | None:
-    """A value for each answer, of a list or of joined fields; None if there is none."""
-    for path in paths:
-        if has(record, path):
-            parts = path.split("+")
-            return [find(record, part) for part in parts] if len(parts) > 1 else _list(find(record, path), path)
-    return None
-
-
-def _vote(
-    fields: FieldMap,
-    record: Record,
-    tiers: Tiers,
-    *,
-    all_bad: bool = False,
-    annotator: str | None = None,
-    strength: Strength | None = None,
-) -> Vote:
-    rationale = first(fields.rationale, record)
-    return Vote(
-        tiers,
-        annotator or _name(fields.annotator, record),
-        _rule(fields, record),
-        all_bad,
-        timestamp(first(fields.created_at, record)),
-        strength,
-        rationale if isinstance(rationale, str) else "",
-        _ratings(fields, record),
-        # A verdict on two answers that stood side by side.
-        (0, 1) if fields.sides_known and word_of(record.get(SIDES_KNOWN, True)) not in ("0", "false") else None,
-    )
-
-
-def _ratings(fields: FieldMap, record: Record) -> tuple[tuple[int, str, int], ...]:
-    return tuple(
-        (index, aspect, int(number) + fields.rating_offset)
-        for aspect, path in fields.ratings.items()
-        for index, value in enumerate(per_answer((path,), record) or ())
-        if (number := number_of(value)) is not None and number == int(number)
     )
 
 
@@ -520,17 +317,6 @@ def _models(fields: FieldMap, record: Record, number: int) -> tuple[str | None, 
     if values is None or len(values) != number:
         return (None,) * number
     return tuple(name_of(value) for value in values)
-
-
-def _name(paths: Paths, record: Record) -> str | None:
-    value = first(paths, record)
-    return name_of(value[0] if isinstance(value, list) and value else value)
-
-
-def _rule(fields: FieldMap, record: Record) -> str | None:
-    """The rule of a simulated annotator; None for a person."""
-    simulated = word_of(first(fields.annotator_kind, record)) == "simulated"
-    return (_name(fields.rule, record) or "unknown") if simulated else None
 
 
 def _split(paths: Paths, record: Record) -> Any:

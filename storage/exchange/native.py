@@ -146,8 +146,9 @@ def read(store: Database, path: Path | str, *, progress: RowProgress | None = No
     if len(names) == len(NAMES):
         return _fill_store(store, folder, _reported(_exported_rows(folder, manifest), progress, 0, manifest["rows"]), manifest["tables"])
     with _migrated(folder, manifest, store.path.parent, progress) as older:
-        rows = _reported(_stored_rows(older.rows), progress, manifest["rows"], 2 * manifest["rows"])
-        return _fill_store(store, folder, rows, _counts(older.rows))
+        counts = _counts(older.rows)
+        rows = _reported(_stored_rows(older.rows), progress, manifest["rows"], manifest["rows"] + sum(counts.values()))
+        return _fill_store(store, folder, rows, counts)
 
 
 def _fill_store(store: Database, folder: Path, rows: Rows, expected: dict[str, int]) -> int:

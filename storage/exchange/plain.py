@@ -39,12 +39,12 @@ RANKING_COLUMNS = (
 
 KEEPS = tuple(THINGS)
 
-_OWN = frozenset([*RANKING_COLUMNS, "prompt", "choice", "gold"])
+COLUMNS = (*RANKING_COLUMNS, "prompt", "choice", "gold")
 
 
 def beside(record: Record) -> list[str]:
     """The fields that may be a verdict, in a row that has none of this format."""
-    return [] if "choice" in record or "tiers" in record else unread.verdicts(record, _OWN)
+    return [] if "choice" in record or "tiers" in record else unread.verdicts(record, COLUMNS)
 
 
 def read(record: Record) -> Iterator[Item]:

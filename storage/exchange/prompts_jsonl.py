@@ -14,7 +14,7 @@ from storage.content import prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import atomic_files, files, mapped, unread
+from storage.exchange import atomic_files, files, paths, unread
 from storage.exchange.export import Exported
 from storage.exchange.field_maps import SYSTEM_COLUMNS
 from storage.exchange.files import RowProgress
@@ -23,7 +23,9 @@ from storage.exchange.rows import BadRow, Found, Left, Record, conversation
 PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
 IGNORED_FIELDS = ("id", "question_id", "prompt_id")
 
-_OWN = frozenset(name for path in PROMPTS for name in path.split("+")) | {"kind", "split", "category", *SYSTEM_COLUMNS, *IGNORED_FIELDS}
+COLUMNS = (*(name for path in PROMPTS for name in path.split("+")), "kind", "split", "category", *SYSTEM_COLUMNS)
+
+_OWN = frozenset((*COLUMNS, *IGNORED_FIELDS))
 
 
 def beside(record: Record) -> list[str]:
@@ -34,18 +36,18 @@ def beside(record: Record) -> list[str]:
 def read(record: Record) -> Iterator[Found]:
     """One prompt."""
     # An empty one is named as such, unless another field is the prompt.
-    found = [path for path in PROMPTS if mapped.has(record, path)] or [path for path in PROMPTS if path in record][:1]
+    found = [path for path in PROMPTS if paths.has(record, path)] or [path for path in PROMPTS if path in record][:1]
     if len(found) != 1:
         raise BadRow("needs either prompt or messages" if len(found) < 1 else f"which is the prompt, {' or '.join(found)}?")
-    messages = _messages(found[0], mapped.joined(record, found[0]))
+    messages = _messages(found[0], paths.joined(record, found[0]))
     if found[0] == "turns" and len(record["turns"]) > 1:
         yield Left("turns of the user after the first", len(record["turns"]) - 1)
-    system = mapped.first(SYSTEM_COLUMNS, record)
+    system = paths.first(SYSTEM_COLUMNS, record)
     if isinstance(system, str) and system.strip():
         messages = [{"role": "system", "content": system}, *messages]
     if reason := prompts.problem(messages):
         raise BadRow(reason)
-    kind = mapped.first(("kind", "category"), record) or "imported"
+    kind = paths.first(("kind", "category"), record) or "imported"
     if not isinstance(kind, str) or not kind.strip():
         raise BadRow("kind must be a word")
     turns = tuple(Message(role=message["role"], content=message["content"]) for message in messages)

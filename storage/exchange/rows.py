@@ -100,6 +100,20 @@ class Left:
     what: str
     """A short name, the same for all of its kind: `draft responses`."""
     count: int = 1
+    harmless: bool = False
+    """Whether it says nothing, or nothing new: blank lines, numbers of rows. `--strict` lets it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAs:
+    """Something in a file that was read under another name than its own, for the summary."""
+
+    name: str
+    what: str
+
+
+Row = Record | BadRow | Left | ReadAs
+"""What a file gives one after the other: records, and what is to be said of those that are none."""
 
 
 Item = NewPrompt | NewComparison | NewLabel
@@ -449,6 +463,8 @@ def timestamp(value: Any) -> str | None:
 
 _MAIL = re.compile(r"^[A-Z][a-z]{2}, \d")
 _DATE = re.compile(r"^(\d{4})/(\d{2})/(\d{2})")
+_ZONE = re.compile(r"\s*(?:UTC|GMT|\s([+-]\d{2}:?\d{2})(?:\s*UTC)?)$")
+"""How some programs write the zone after a time: `UTC`, or an offset after a blank."""
 
 
 def _datetime_of(value: Any) -> datetime:
@@ -464,7 +480,7 @@ def _datetime_of(value: Any) -> datetime:
 def _from_text(text: str) -> datetime:
     if _MAIL.match(text):
         return parsedate_to_datetime(text)
-    return datetime.fromisoformat(_DATE.sub(r"\1-\2-\3", text))
+    return datetime.fromisoformat(_ZONE.sub(r"\1", _DATE.sub(r"\1-\2-\3", text)))
 
 
 def by_score(scores: Sequence[float | None]) -> Tiers:

@@ -82,13 +82,22 @@ def _unread(value: Any, path: str) -> Iterator[str]:
 
 def count(counts: dict[str, int], name: str, number: int = 1) -> None:
     """Adds to the count of a name, which may come from a file: it is shortened, and made safe to print."""
-    name = _REPEATED.sub(r"\1", name)
+    name = shown(_REPEATED.sub(r"\1", name))
+    if name not in counts and len(counts) >= MAX_FIELD_NAMES:
+        name = OTHER_FIELDS
+    counts[name] = counts.get(name, 0) + number
+
+
+def shown(name: str) -> str:
+    """A name from a file, shortened and safe to print."""
     name = name or "a field without a name"
-    shown = name if len(name) <= MAX_FIELD_CHARS else name[: MAX_FIELD_CHARS - 1] + "…"
-    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
-    if shown not in counts and len(counts) >= MAX_FIELD_NAMES:
-        shown = OTHER_FIELDS
-    counts[shown] = counts.get(shown, 0) + number
+    cut = name if len(name) <= MAX_FIELD_CHARS else name[: MAX_FIELD_CHARS - 1] + "…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
+
+
+def read_otherwise(read_as: Mapping[str, str]) -> str:
+    """What was read under another name than its own, as text."""
+    return ", ".join(f"{name} as {what}" for name, what in read_as.items())
 
 
 def left_behind(left: Mapping[str, int]) -> str:

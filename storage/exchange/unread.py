@@ -53,6 +53,11 @@ def parts(record: Record, known: Collection[str]) -> list[str]:
     return [name for name in record if name not in known and name in _PARTS]
 
 
+def names_answers(name: str) -> bool:
+    """Whether a list of this name holds answers."""
+    return bool(_words(name) & _ANSWERS)
+
+
 def _words(name: str) -> set[str]:
     """The words in the name of a field, in the singular: `responses_2` holds `response`."""
     words = [word.lower() for word in _WORD.findall(name)]

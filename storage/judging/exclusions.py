@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Exclusion
@@ -54,12 +54,25 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
         return get(store, exclusion_id)
 
 
-def exclude_active(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: str, by: int | None) -> Exclusion | None:
-    """As `exclude`, without the judgments that were corrected or undone; None if no other is left."""
-    ids = sorted(set(judgment_ids))
-    superseded = store.rows("SELECT supersedes FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(ids)])
-    active = set(ids) - {row["supersedes"] for row in superseded}
-    return exclude(store, active, rule=rule, reason=reason, by=by) if active else None
+def active(store: Database, judgment_ids: Iterable[int]) -> set[int]:
+    """Those of the judgments that were not corrected or undone."""
+    ids = set(judgment_ids)
+    superseded = store.rows("SELECT supersedes FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(sorted(ids))])
+    return ids - {row["supersedes"] for row in superseded}
+
+
+def begin(store: Database, *, rule: str, reason: str, by: int | None) -> int:
+    """Adds an exclusion without judgments and returns its id: `add` names them, a slice at a time."""
+    return store.insert("exclusions", {"rule": rule, "reason": reason, "by_id": by, "created_at": now()})
+
+
+def add(store: Database, exclusion_id: int, judgment_ids: Sequence[int]) -> None:
+    """Adds judgments to an exclusion, unless they are in it or were corrected or undone. Call it inside `atomic`."""
+    store.connection.conn.execute(
+        "INSERT OR IGNORE INTO excluded_judgments (judgment_id, exclusion_id) SELECT value, ? FROM json_each(?) "
+        "WHERE NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = value)",
+        [exclusion_id, to_json(judgment_ids)],
+    )
 
 
 def exclude_annotator(store: Database, annotator_id: int, *, rule: str, reason: str, by: int | None, since: str = "") -> Exclusion:

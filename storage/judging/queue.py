@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from storage.content import comparisons, prompts
@@ -200,12 +200,12 @@ def lease_of(store: Database, presentation_id: int) -> Lease | None:
     return None if row is None else Lease(**dict(row))
 
 
-def add_imported(store: Database, import_id: int) -> None:
-    """Queues the comparisons of an import that need judgments, in the order of the file. Call it once, inside `atomic`."""
+def add_imported(store: Database, comparison_ids: Sequence[int]) -> None:
+    """Queues those of the comparisons that need judgments and are not in the queue, by their ids. Call it inside `atomic`."""
     store.connection.conn.execute(
-        "INSERT INTO queue (comparison_id, priority) SELECT id, priority FROM comparisons "
-        "WHERE import_id = ? AND human_ranks + leased < wanted AND retired = 0 AND gold = 0 ORDER BY id",
-        [import_id],
+        "INSERT OR IGNORE INTO queue (comparison_id, priority) SELECT id, priority FROM comparisons "
+        "WHERE id IN (SELECT value FROM json_each(?)) AND human_ranks + leased < wanted AND retired = 0 AND gold = 0 ORDER BY id",
+        [to_json(comparison_ids)],
     )
 
 

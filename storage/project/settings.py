@@ -12,6 +12,10 @@ from storage.core.records import ProjectSettings
 MAX_OVERLAP = 20
 MAX_ASPECTS = 8
 MAX_SHARE = 0.5
+MAX_NEW_SHARE = 0.9
+"""Largest `base_share` and `deciding_share`: some new comparisons are always two samples of the current policy."""
+MIN_ERROR, MAX_ERROR = 0.001, 0.2
+FEWEST_DECIDING, MOST_DECIDING = 10, 5_000
 
 MIN_TEXT_LIMIT, MAX_TEXT_LIMIT = 1_000, 10_000_000
 """Bounds of the setting `text_max_chars`, the longest text that an import accepts, in characters."""
@@ -19,7 +23,15 @@ MIN_TEXT_LIMIT, MAX_TEXT_LIMIT = 1_000, 10_000_000
 NO_SYSTEM_ROLE = "the chat template has no system role"
 """What the reason of a refusal contains where a system message was not folded, see `rlhf.models.chat_tokens`."""
 
-_INTEGER_FIELDS = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars")
+_INTEGER_FIELDS = (
+    "overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars", "deciding_annotators", "deciding_most",
+)  # fmt: skip
+
+_SHARES = {
+    "gold_share": (0, MAX_SHARE), "repeat_share": (0, MAX_SHARE), "heldout_share": (0, MAX_SHARE), "base_share": (0, MAX_NEW_SHARE),
+    "deciding_share": (0, MAX_NEW_SHARE), "deciding_error": (MIN_ERROR, MAX_ERROR),
+}  # fmt: skip
+"""The bounds of each fraction."""
 
 
 def current(store: Database) -> ProjectSettings:
@@ -58,9 +70,10 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
         if settings.fold_system and not before.fold_system:
             connection.conn.execute("DELETE FROM prompt_refusals WHERE instr(reason, ?)", [NO_SYSTEM_ROLE])
         if settings.overlap != before.overlap:
-            # With a lower overlap, comparisons that have enough votes stay closed; with a higher one they open again.
+            # With a lower overlap, comparisons that have enough votes stay closed; with a higher one they open again. None is wanted of
+            # those that simulated annotators alone judge.
             connection.conn.execute(
-                "UPDATE comparisons SET wanted = ?1 WHERE retired = 0 AND gold = 0 AND wanted != ?1 AND import_id IS NULL",
+                "UPDATE comparisons SET wanted = ?1 WHERE retired = 0 AND gold = 0 AND wanted NOT IN (0, ?1) AND import_id IS NULL",
                 [settings.overlap],
             )
 
@@ -74,9 +87,13 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"overlap must be 1 to {MAX_OVERLAP} judgments, not {settings.overlap}"
     if not 1 <= settings.lease_minutes <= 24 * 60:
         return f"a lease lasts 1 minute to 24 hours, not {settings.lease_minutes} minutes"
-    for name in ("gold_share", "repeat_share"):
-        if not 0 <= getattr(settings, name) <= MAX_SHARE:
-            return f"{name} must be 0 to {MAX_SHARE}, not {getattr(settings, name)}"
+    for name, (low, high) in _SHARES.items():
+        if not low <= getattr(settings, name) <= high:
+            return f"{name} must be {low} to {high}, not {getattr(settings, name)}"
+    if not 1 <= settings.deciding_annotators <= MAX_OVERLAP:
+        return f"deciding_annotators must be 1 to {MAX_OVERLAP}, not {settings.deciding_annotators}"
+    if not FEWEST_DECIDING <= settings.deciding_most <= MOST_DECIDING:
+        return f"deciding_most must be {FEWEST_DECIDING} to {MOST_DECIDING} comparisons, not {settings.deciding_most}"
     if len(settings.aspects) > MAX_ASPECTS or len(set(settings.aspects)) != len(settings.aspects):
         return f"aspects must be at most {MAX_ASPECTS} different names"
     if not all(isinstance(aspect, str) and aspect.strip() for aspect in settings.aspects):

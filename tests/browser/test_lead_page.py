@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from storage.content import batches, comparisons
-from storage.exchange import imports
+from storage.exchange import undos
 from storage.judging import exclusions, judgments, queue
 from storage.people import annotators
 from storage.project import guidelines, settings
@@ -149,4 +149,4 @@ def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
     assert program.store.value("SELECT source FROM imports ORDER BY id DESC LIMIT 1") == "own prompts.jsonl"
     assert not [path for path in program.folder.uploads.rglob("*") if path.is_file()]
     # The tests that share this program judge answers to starter prompts, which are out of use beside imported ones.
-    imports.undo(program.store, program.store.value("SELECT max(id) FROM imports"), by=None)
+    undos.undo(program.store, program.store.value("SELECT max(id) FROM imports"), by=None)

@@ -40,39 +40,48 @@ from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.training import rounds_table, run_view, validation_view
+from feedback_ui.training import round_view, rounds_table, run_view, validation_view
 from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
+from rlhf.analysis.round_story import Made, Story
+from rlhf.analysis.sequential_test import assess
+from rlhf.analysis.style import StyleEffect
 from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
+from rlhf.data.pairs import SnapshotManifest
+from rlhf.data.reliability import AnnotatorReliability
+from rlhf.runs import deciding
 from rlhf.runs.results import RoundResult
 from storage.analytics.stats import DayOfJudging
 from storage.content.prompt_list import ListedPrompt
 from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
+from storage.core.database import StoreError
 from storage.core.records import (
     Annotator,
     Batch,
     Comparison,
     Completion,
+    Decision,
     Exclusion,
     Guidelines,
     PastJudgment,
     PolicyVersion,
     Prompt,
+    Round,
     Run,
     RunSample,
 )
 from storage.exchange.detect import Recognised, Unrecognised
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
 from storage.people.accounts import Account
 from storage.people.audit import AuditEntry
 
 NOW = "2026-11-02T10:00:00.000+00:00"
 MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
-    prompts_view, quality_view, section, leaderboard_view, run_view, rounds_table, validation_view, visitor,
+    prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, visitor,
 )  # fmt: skip
 
 FRAGMENTS = (
@@ -143,12 +152,33 @@ def a_run(text, **changes):
     return Run(**values | changes)
 
 
+ASSESSED = assess([1.0, 0.0, 0.5])
+
+
+def a_decision(text, act, decided_by):
+    evidence = {"win_rate": 0.6, "low": 0.5, "high": 0.7, "units": 4} if decided_by == "comparisons" else {}
+    return Made(Decision(1, 1, 1, act, decided_by, 1, text, evidence, 2, NOW), text, text, text if decided_by == "person" else None)
+
+
+def a_story(text, *, opened):
+    version = filled(PolicyVersion, text)
+    made = [] if opened else [a_decision(text, "rejected", "guards"), a_decision(text, "promoted", "comparisons")]
+    made += [] if opened else [a_decision(text, "rolled back", "person")]
+    found = Round(1, text, "hand", "people", 1, "passed", 1, NOW, "done", version, None if opened else made[0].decision)
+    run = a_run(text, versions={text: text}, config={"model": text, "method": text})
+    stands = deciding.Standing(version, ASSESSED, 2, 2, 0.5, 0.05, 200, "comparisons") if opened else None
+    snapshot = SnapshotManifest(pairs=3, train=2, heldout=1, simulated=1, sha256=text)
+    state = "compared" if opened else "rolled back"
+    return Story(found, run, state, snapshot, filled(RoundResult, text), text, made, stands, 5)
+
+
 def a_board(text, versions):
     estimate = ScoreEstimate(0.6, 0.5, 0.7)
     standings = tuple(
         Standing(i, text, "tuned", 0, i, ScoreEstimate(1000 + i, 900.0, 1100.0), estimate, 4, 2, 1, 1) for i in range(1, versions + 1)
     )
-    return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions)
+    style = (StyleEffect("length", 0.6, 0.5, 0.7, 3), StyleEffect("bold", None, None, None, 0))
+    return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions, style)
 
 
 STATS = {
@@ -191,6 +221,7 @@ CASES = {
     "prompts_view.refused_prompts": lambda t, w: prompts_view.refused_prompts(
         w, [filled(Refusal, t)], {1: a_comparison(t).prompt}, acts=True
     ),
+    "imports_view.refused": lambda t, w: imports_view.refused(w, StoreError(f"{t}: say --format")),
     "imports_view.running_imports": lambda t, w: imports_view.running_imports(w, [RunningImport(1, t, 0.0, 5, 9)], acts=True),
     "imports_view.import_list": lambda t, w: imports_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
     "batches_view.batch_list": lambda t, w: batches_view.batch_list(
@@ -214,6 +245,9 @@ CASES = {
     "quality_view.annotator_table": lambda t, w: quality_view.annotator_table(
         w, [filled(AnnotatorRow, t), replace(filled(AnnotatorRow, t), kind="simulated")], acts=True
     ),
+    "quality_view.reliability_table": lambda t, w: quality_view.reliability_table(
+        w, [filled(AnnotatorReliability, t), replace(filled(AnnotatorReliability, t), kind="simulated", reliability=None)]
+    ),
     "quality_view.item_table": lambda t, w: quality_view.item_table(w, [filled(ComparisonAgreement, t)]),
     "quality_view.item": (
         lambda t, w: quality_view.item(w, a_comparison(t), past_judgments(t), {1: filled(PolicyVersion, t)}, {1: t}, acts=True), MARKDOWN,
@@ -233,6 +267,10 @@ CASES = {
     "run_view.simulated_mark": lambda t, w: run_view.simulated_mark(w, a_run(t)),
     "run_view.result": lambda t, w: run_view.result(w, a_run(t)),
     "run_view.samples": (lambda t, w: run_view.samples(w, [filled(RunSample, t)]), MARKDOWN),
+    "round_view.section": lambda t, w: round_view.section(w, a_story(t, opened=True), [ASSESSED]) + round_view.section(
+        w, a_story(t, opened=False), []
+    ),
+    "round_view.picture": lambda t, w: round_view.picture(w, [ASSESSED]),
     "rounds_table.section": lambda t, w: rounds_table.section(w, [a_run(t, status="done")]),
     "validation_view.card": lambda t, w: validation_view.card(w, a_run(t)),
     "validation_view.details": lambda t, w: validation_view.details(w, a_run(t), {1: filled(Annotator, t)}, {1: a_comparison(t)}),
@@ -242,6 +280,7 @@ CASES = {
 
 SHORTENED = {
     "presenters.server_down", "section.refusal", "run_view.readable", "run_view.progress", "run_view.error", "rounds_table.section",
+    "round_view.section",
 }  # fmt: skip
 """Views that leave out part of a text: the paths in a message, the end of a hash."""
 

@@ -18,7 +18,7 @@ from rlhf.runs.jobs import Jobs, RoundError
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.project import runs
+from storage.project import rounds, runs
 
 STAGES = ["snapshot", "reward", "ppo", "evaluate", "register"]
 
@@ -67,6 +67,13 @@ def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, job
     backbone = Backbone.load(judged.model, "cpu", "float32")
     backbone.load_adapter("v", policies.adapter_folder(judged.store, version))
     assert any(p.abs().max() > 0 for n, p in backbone.parameters("v").items() if ".lora_B." in n), "B starts at 0 and must have moved"
+
+    found = rounds.of_run(judged.store, created.id)
+    assert (found.trigger, found.judges, found.version) == ("hand", "people", version)
+    assert policies.get(judged.store, found.baseline_version_id).name == "tiny"
+    names = [check["name"] for check in done.result["guards"]]
+    assert names == ["win_rate", "kl", "length_ratio", "repetition", "unended", "empty", "phrase"]
+    assert (found.guards == "passed") == found.is_open
 
     result = done.result
     assert result["rule"] == "sentiment" and result["pairs"] == {"train": 6, "heldout": 3}

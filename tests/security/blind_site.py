@@ -26,7 +26,7 @@ from storage.core.database import Database, now
 from storage.core.records import PolicyVersion, ProjectSettings, Sampling
 from storage.judging import gold, queue
 from storage.people import accounts
-from storage.project import settings
+from storage.project import rounds, runs, settings
 
 PASSWORD = "correct horse"
 
@@ -140,17 +140,56 @@ class BlindSite:
         ]  # fmt: skip
         return comparisons.add(self.store, prompt.id, ids, purpose="versus")
 
+    def put_deciding(self, question: str) -> int:
+        """A comparison that waits, and helps to decide a round; its id."""
+        base, tuned = self.policies()
+        if (found := rounds.of_run(self.store, "round-9")) is None:
+            runs.create(self.store, "round-9", config={}, seed=1, versions={})
+            found = rounds.create(self.store, "round-9", trigger="hand", judges="people", baseline=base)
+            policies.register_tuned(self.store, name=f"{TUNED}-9", base_model=BASE, adapter_path="runs/round-9/policy", run_id="round-9")
+            runs.finish(self.store, "round-9", "done")
+            rounds.set_guards(self.store, found.id, "passed")
+        prompts.add(self.store, [prompts.NewPrompt(({"role": "user", "content": question},), split="heldout")], source="test")
+        prompt = next(p for p in prompts.of_split(self.store) if p.text == question)
+        ids = [
+            completions.add(
+                self.store, prompt_id=prompt.id, policy_version_id=policy.id, text=text, sampling=Sampling(), seed=0,
+                finish_reason="stop", latency_s=0.1,
+            )
+            for policy, text in ((base, "This one."), (tuned, "That one."))
+        ]  # fmt: skip
+        return comparisons.add(self.store, prompt.id, ids, purpose="decide", round_id=found.id)
+
+    def decide(self) -> None:
+        """A person decides the round."""
+        found = rounds.of_run(self.store, "round-9")
+        rounds.decide(self.store, found.version, "rejected", decided_by="person", reason="It rambles.")
+
+    def put_first(self, comparison_id: int) -> None:
+        """The comparison that waits in front, and this one, change places in the queue."""
+        with self.store.atomic() as connection:
+            rows = self.store.rows("SELECT position, comparison_id FROM queue ORDER BY position").fetchall()
+            places = {row["comparison_id"]: row["position"] for row in rows}
+            first = rows[0]["comparison_id"]
+            connection.conn.execute("DELETE FROM queue WHERE comparison_id IN (?, ?)", [first, comparison_id])
+            for place, which in ((places[first], comparison_id), (places[comparison_id], first)):
+                connection.conn.execute("INSERT OR REPLACE INTO queue (position, comparison_id, priority) VALUES (?, ?, 0)", [place, which])
+
     def make_gold(self, comparison_id: int) -> None:
         shown = [completion.id for completion in comparisons.get(self.store, comparison_id).completions]
         gold.set_answer(self.store, comparison_id, tuple((i,) for i in shown), None)
 
     def lease(self, name: str, purpose: str) -> int:
         """Gives an annotator a comparison of that purpose, as the queue does when its share comes up; its presentation's id."""
-        share = {"vote": {}, "gold": {"gold_share": 0.5}, "repeat": {"repeat_share": 0.5}}[purpose]
+        if purpose == "decide":
+            self.put_first(self.store.value("SELECT max(id) FROM comparisons WHERE round_id IS NOT NULL"))
+        share = {"vote": {}, "decide": {}, "gold": {"gold_share": 0.5}, "repeat": {"repeat_share": 0.5}}[purpose]
         settings.change(self.store, ProjectSettings(**share), None)
         _, shown = queue.next_presentation(self.store, self.ids[name], Draw())
         settings.change(self.store, ProjectSettings(), None)
-        assert shown.purpose == purpose
+        assert shown.purpose == ("vote" if purpose == "decide" else purpose)
+        decides = self.store.value("SELECT round_id IS NOT NULL FROM comparisons WHERE id = ?", [shown.comparison_id])
+        assert bool(decides) == (purpose == "decide")
         return shown.id
 
     def lapse(self) -> None:
@@ -167,6 +206,16 @@ class BlindSite:
         )
         first = int(slots.strip("[]").split(",")[0])
         return self.store.value("SELECT policy_version_id FROM completions WHERE id = ?", [first]) == self.policies()[1].id
+
+    def decides(self, name: str) -> bool:
+        """Whether the comparison that this annotator has before them helps to decide a round."""
+        return bool(
+            self.store.value(
+                "SELECT c.round_id IS NOT NULL FROM leases l JOIN comparisons c ON c.id = l.comparison_id "
+                "WHERE l.annotator_id = ? AND l.ended_at IS NULL ORDER BY l.id DESC LIMIT 1",
+                [self.ids[name]],
+            )
+        )
 
 
 def conspicuous(store: Database) -> None:

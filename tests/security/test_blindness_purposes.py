@@ -1,6 +1,6 @@
-"""A vote, a gold comparison and a repeat answer every sequence of calls alike, so that nobody can tell which one they have.
+"""A vote, a vote that decides a round, a gold comparison and a repeat answer every sequence of calls alike: nobody can tell which it is.
 
-Each sequence is gone through in three stores that differ in nothing but what the one comparison in question is for. Replies
+Each sequence is gone through in four stores that differ in nothing but what the one comparison in question is for. Replies
 are compared whole, with opaque names numbered by their first appearance and the texts of prompt and answers taken out.
 """
 
@@ -18,7 +18,7 @@ from storage.judging import exclusions
 from storage.judging.queue import REPEAT_AFTER
 from tests.security.blind_site import BlindSite, blind_site
 
-PURPOSES = ("vote", "gold", "repeat")
+PURPOSES = ("vote", "decide", "gold", "repeat")
 
 JUDGED_BEFORE = REPEAT_AFTER + 3
 WAITING = 6
@@ -63,6 +63,11 @@ class Ann:
         self.rows = self.ask("past_judgments")["rows"]
         for filters in ({"verdict": "rank"}, {"verdict": "skip"}, {"flagged": True}, {"excluded": True}):
             self.ask("past_judgments", filters)
+
+    def decide(self) -> None:
+        """The round is decided meanwhile, while somebody else has another comparison open."""
+        self.site.call("Bob", "next_comparison")
+        self.site.decide()
 
     def open(self) -> None:
         self.history()
@@ -133,6 +138,9 @@ SEQUENCES = {
     "withdrawn": "withdraw renew next judge renew history undo",
     "judged and withdrawn": "judge withdraw renew history correct undo renew next",
     "skipped and withdrawn": "skip withdraw correct renew undo renew next",
+    "open while a round is decided": "decide renew next judge renew history undo renew next",
+    "judged, and a round is decided": "judge decide renew history correct undo renew next judge",
+    "skipped, and a round is decided": "skip decide renew history undo renew next",
     "excluded": "judge exclude_all renew history open correct history undo next pages",
     "excluded before": "exclude_all judge renew history pages",
     "excluded, others judge all": "judge exclude_all others renew undo renew next judge history",
@@ -155,6 +163,8 @@ def prepared(tmp_path_factory):
         site.make_gold(site.put("Golden question?"))
         for n in range(WAITING):
             site.put(f"Question {n}?")
+            if n == 0:
+                site.put_deciding("Which is better?")
         site.store.connection.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         yield site
 

@@ -22,7 +22,7 @@ from rlhf.serving.completion_source import GeneratedCompletion
 from rlhf.serving.filler import write_comparisons
 from storage.content import policies, prompts
 from storage.core.records import ProjectSettings, Sampling
-from storage.project import settings
+from storage.project import rounds, settings
 from tests.security.blind_site import BASE, TUNED, blind_site
 
 COMPARISONS = 400
@@ -50,12 +50,16 @@ def answers_of(rng: random.Random):
 def fill(site, rng: random.Random) -> None:
     """As the policy server does it: the tuned version first, then the base."""
     base, tuned = site.policies()
+    site.put_deciding("Which is better?")
+    found = rounds.of_run(site.store, "round-9")
+    deciding = random.Random(5)
     new_prompts = [prompts.NewPrompt(({"role": "user", "content": f"Question {n}?"},), split="train") for n in range(COMPARISONS)]
     prompts.add(site.store, new_prompts, source="test")
     stored = prompts.of_split(site.store)
     for start in range(0, COMPARISONS, 8):
         chosen = [(prompt, tuned, base) for prompt in stored[start : start + 8]]
-        write_comparisons(site.store, answers_of(rng), chosen, sampling=Sampling(), seed=start)
+        decides = {place: found for place in range(len(chosen)) if deciding.random() < 0.5}
+        write_comparisons(site.store, answers_of(rng), chosen, sampling=Sampling(), seed=start, decides=decides)
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +96,13 @@ def without_texts(reply: Any) -> Any:
     return [without_texts(item) for item in reply] if isinstance(reply, list) else reply
 
 
-def observed(site) -> tuple[list[dict[str, float]], list[bool]]:
-    """What an annotator can note of each comparison, and whether the first answer was the tuned version's."""
-    features, truth = [], []
+def observed(site) -> tuple[list[dict[str, float]], list[bool], list[bool]]:
+    """What an annotator can note of each comparison, whether the first answer was the tuned version's, and whether it decides a round."""
+    features, truth, decides = [], [], []
     view = site.call("Ann", "next_comparison")
     for n in range(COMPARISONS):
         truth.append(site.tuned_first("Ann"))
+        decides.append(site.decides("Ann"))
         noted = blanks_of(view)
         about = {"presentation_id": view["presentation_id"]}
         calls = {
@@ -127,7 +132,7 @@ def observed(site) -> tuple[list[dict[str, float]], list[bool]]:
         noted["opened length"] = len(json.dumps(without_texts(opened)))
         noted |= {f"opened{path}": number for path, number in numbers_in(without_texts(opened))}
         features.append(with_differences(noted))
-    return features, truth
+    return features, truth, decides
 
 
 def blanks_of(view: dict) -> dict[str, float]:
@@ -181,15 +186,22 @@ def telling(features: Sequence[dict[str, float]], truth: Sequence[bool]) -> dict
 
 @pytest.mark.slow
 def test_nothing_that_an_annotator_can_note_predicts_who_wrote_an_answer(features_and_truth):
-    features, truth = features_and_truth
+    features, truth, _ = features_and_truth
     assert len(truth) == COMPARISONS and 150 < sum(truth) < 250
     assert len(set(itertools.chain.from_iterable(features))) > 30
     assert telling(features, truth) == {}
 
 
 @pytest.mark.slow
+def test_nothing_that_an_annotator_can_note_predicts_which_comparisons_decide_a_round(features_and_truth):
+    features, _, decides = features_and_truth
+    assert 150 < sum(decides) < 250
+    assert telling(features, decides) == {}
+
+
+@pytest.mark.slow
 def test_the_statistician_finds_a_leak_where_there_is_one(features_and_truth):
-    features, truth = features_and_truth
+    features, truth, _ = features_and_truth
     rng = random.Random(3)
     ids = [noted | {"id": tuned - 0.5 + rng.gauss(0, 0.8)} for noted, tuned in zip(features, truth, strict=True)]
     assert set(telling(ids, truth)) == {"id"}

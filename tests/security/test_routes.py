@@ -179,6 +179,9 @@ HANDLERS = {
     "training.page.TrainingPage.start_round": {R},
     "training.page.TrainingPage.cancel_round": {R},
     "training.page.TrainingPage.resume_round": {R},
+    "training.page.TrainingPage.promote_version": {R},
+    "training.page.TrainingPage.reject_version": {R},
+    "training.page.TrainingPage.take_back": {R},
     # Gradio's own: an example's text goes into its box, and a button stops what the same page began.
     "gradio.helpers.Examples.create.load_example": ALL,
     "gradio.cancel": ALL,

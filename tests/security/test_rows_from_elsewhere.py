@@ -16,7 +16,7 @@ from storage.content import batches, comparisons, policies, prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
 from storage.core.records import ProjectSettings
-from storage.exchange import imports
+from storage.exchange import import_records, imports, undos
 from storage.judging import gold, judgments, queue
 from storage.people import accounts
 from storage.project import runs, settings
@@ -259,7 +259,7 @@ def test_other_rows_that_cannot_be_read_are_left_out_or_default(world, value):
     assert [judged.judgment.id for judged in judgments.active(store)] == [second.id]
     assert gold.answers(store) == {}
     assert settings.current(store) == ProjectSettings()
-    assert [made.source for made in imports.all_imports(store)] == ["x"]
+    assert [made.source for made in import_records.all_imports(store)] == ["x"]
     assert accounts.get(store, account.id).roles == frozenset()
     assert comparisons.get(store, 1).completions[0].text == "Answer 0"
     assert queue.depth(store) >= 0
@@ -288,8 +288,8 @@ def test_an_id_out_of_range_is_reported_as_missing(world, number):
 
     for get in (
         lambda: annotators.get(store, number), lambda: prompts.get(store, number), lambda: comparisons.get(store, number),
-        lambda: judgments.get(store, number), lambda: batches.get(store, number), lambda: imports.get(store, number),
-        lambda: accounts.get(store, number), lambda: imports.undo(store, number), lambda: presentations.get(store, number),
+        lambda: judgments.get(store, number), lambda: batches.get(store, number), lambda: import_records.get(store, number),
+        lambda: accounts.get(store, number), lambda: undos.undo(store, number), lambda: presentations.get(store, number),
         lambda: queue.next_presentation(store, number), lambda: judgments.undo(store, number), lambda: batches.cancel(store, number),
         lambda: judgments.save(store, number, world.ann.id, verdict="skip", skip_reason="x"), lambda: history.get(store, number, number),
         lambda: queue.renew(store, number, number), lambda: gold.set_answer(store, number, ((1,), (2,)), None),

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from rlhf.generation.policy_service import PolicyService
+from rlhf.generation.policy_service import CURRENT, PolicyService
 from rlhf.generation.protocol.answers import Answers, ClientDisconnected
 from rlhf.generation.protocol.conversations import completion_prompts, conversation, vocabulary_size
 from rlhf.generation.protocol.errors import ApiError, error_object
@@ -61,7 +61,7 @@ class Handlers:
         try:
             return await run_in_threadpool(self.service.named, name)
         except KeyError:
-            names = ", ".join(version.name for version in await run_in_threadpool(self.service.versions))
+            names = ", ".join([CURRENT, *(version.name for version in await run_in_threadpool(self.service.versions))])
             raise ApiError(404, f"no model {name!r}; there are: {names}", param="model", code="model_not_found") from None
 
     async def chat(self, request: ChatRequest, http: Request) -> Response:

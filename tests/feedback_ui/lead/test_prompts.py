@@ -8,7 +8,7 @@ from lead_page import EN, HERE, pressed
 
 from feedback_ui.lead import imports_view
 from storage.content import policies, prompts, refusals
-from storage.exchange import imports, maps  # fmt: skip
+from storage.exchange import import_records, maps  # fmt: skip
 
 
 def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part, tmp_path):
@@ -106,7 +106,7 @@ def test_typed_prompts_are_one_a_line_and_an_import_can_be_undone(store, part, p
     shown = section.add_lines("One?\n\n  Two?  \nOne?", "chat", "train", HERE)
     assert shown[section.lines] == "" and "2 prompts added. 1 was there already." in shown[section.message]
     assert [(p.text, p.kind, p.split) for p in prompts.of_split(store)] == [("One?", "chat", "train"), ("Two?", "chat", "train")]
-    assert imports.all_imports(store)[0].by_id == people.local.id
+    assert import_records.all_imports(store)[0].by_id == people.local.id
     shown = section.undo(pressed("undo", 1), HERE)
     assert "Import 1 is undone" in shown[section.message] and prompts.of_split(store) == []
     assert "undone" in shown[section.imports] and "data-act" not in shown[section.imports]
@@ -173,7 +173,7 @@ def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     importing.join(60)
     assert "many.jsonl was stopped after" in shown[section.message] and "Nothing was imported." in shown[section.message]
     assert shown[section.running] == "" and not shown[section.timer].active
-    assert imports.all_imports(store) == [] and store.value("SELECT count(*) FROM comparisons") == 0
+    assert import_records.all_imports(store) == [] and store.value("SELECT count(*) FROM comparisons") == 0
 
 
 def test_the_page_begins_to_follow_before_what_it_follows(app, part):

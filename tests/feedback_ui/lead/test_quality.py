@@ -38,6 +38,8 @@ def test_quality_shows_figures_annotators_and_items(store, part, people, waiting
     assert 'data-figure="unanimous"' in shown[part.quality.overview] and "1 of 2" in shown[part.quality.overview]
     table = shown[part.quality.annotators]
     assert "&lt;b&gt;Tom&lt;/b&gt;" in table and "<b>Tom" not in table and table.count('data-act="exclude"') == 2
+    reliable = shown[part.quality.reliability]
+    assert "&lt;b&gt;Tom&lt;/b&gt;" in reliable and "<b>Tom" not in reliable and reliable.count("/ 2</span>") == 2, "two shared pairs each"
     rows = shown[part.quality.items].split("<tr>")[2:]
     assert [row.count("0%") for row in rows] == [1, 1] and "100%" not in rows[0] and "100%" in rows[1], "the lowest comes first"
 

@@ -9,6 +9,7 @@ from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.leaderboard.leaderboard_view import everyone, own, streak
 from feedback_ui.shared.i18n import Translator
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
+from rlhf.analysis.style import StyleEffect
 from storage.core.records import Annotator
 
 EN, KO = Translator("en"), Translator("ko")
@@ -70,6 +71,14 @@ def test_groups_without_comparisons_between_them_are_announced():
         EN, board(standing("x", 1100.0), BASE, standing("p", 1010.0, group=1), references=("base", None)), with_switch=False
     )
     assert "2 groups without comparisons between them" in shown and "Group 2" in shown
+
+
+def test_what_votes_prefer_in_style_is_said_where_it_is_taken_out():
+    effects = (StyleEffect("length", 0.574, 0.531, 0.616, 1234), StyleEffect("bold", None, None, None, 0))
+    plain, controlled = (leaderboard_view.policies(EN, board(BASE, style=style), with_switch=False) for style in (None, effects))
+    assert "twice as long" not in plain and "covariates" not in plain
+    assert "An answer twice as long is preferred in 57% of the votes (pairs that differ: 1,234)." in controlled
+    assert "53%–62%" in controlled and "No two compared answers differ in bold text." in controlled and "covariates" in controlled
 
 
 def test_pairs_are_shown_if_they_differ_from_the_votes():

@@ -1,11 +1,14 @@
 """What every answer of the web app has, and streams that end with their session."""
 
+import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 from waiting import until
 
 from feedback_ui.server import access
+from feedback_ui.server.web import QUEUE_POLL_S
 from feedback_ui.shared.scripts import modules
 from storage.people import accounts
 
@@ -17,6 +20,21 @@ def test_every_answer_has_the_security_headers(site):
         assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
         assert "server" not in reply.headers
     assert site.get().headers["cache-control"] == "no-store"
+
+
+def test_an_idle_queue_sleeps(site, monkeypatch):
+    """Counts how often Gradio's queue wakes up: a thousand times a second by itself."""
+    naps = []
+
+    async def nap(seconds):
+        naps.append(seconds)
+        await sleep(seconds)
+
+    sleep = asyncio.sleep
+    site.get()
+    monkeypatch.setattr("gradio.queueing.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": nap}))
+    until(lambda: len(naps) > 20)
+    assert min(naps) >= QUEUE_POLL_S
 
 
 @pytest.fixture

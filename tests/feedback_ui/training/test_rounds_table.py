@@ -102,3 +102,10 @@ def test_the_stage_that_trains_the_policy_has_the_name_of_the_method():
     html = run_view.steps(EN, run)
     assert 'data-stage="grpo" aria-current="step">GRPO<' in html and "PPO" not in html
     assert html.count("rl-done") == 2
+
+
+def test_what_became_of_each_version_is_the_last_column():
+    rows = cells(rounds_table.section(EN, [a_round(), a_round()], {"r1": "rolled back"}))
+    assert [row[-1] for row in rows] == ["promoted, rolled back since"] * 2
+    (row,) = cells(rounds_table.section(EN, [a_round()], {"another": "current"}))
+    assert row[-1] == ""

@@ -32,19 +32,20 @@ class Arena:
             self.versions[name] = policies.ensure_external(self.store, name)
         return self.versions[name]
 
-    def meet(self, tiers, times=1, *, who="Ann", prompt=None):
+    def meet(self, tiers, times=1, *, who="Ann", prompt=None, lengths=(0, 0)):
         """`meet("x y", 3)`: three votes, each on a prompt of its own, say that x's answer is better than y's; `"xy"` is a tie.
 
-        One letter a version, `b` is the base.
+        One letter a version, `b` is the base. `lengths` fills the answers, in the order of their letters, up to so many characters.
         """
         for _ in range(times):
             prompt_id = prompt or self.prompt()
             letters = sorted(tiers.replace(" ", ""))
             ids = {}
             for n, letter in enumerate(letters):
+                text = f"{letter}{n}".ljust(lengths[n] if n < len(lengths) else 0, ".")
                 ids.setdefault(letter, []).append(completions.add(
                     self.store, prompt_id=prompt_id, policy_version_id=self.version("base" if letter == "b" else letter).id,
-                    text=f"{letter}{n}", sampling=Sampling(), seed=0, finish_reason="stop", latency_s=0.1,
+                    text=text, sampling=Sampling(), seed=0, finish_reason="stop", latency_s=0.1,
                 ))  # fmt: skip
             comparison_id = comparisons.add(self.store, prompt_id, [i for each in ids.values() for i in each], purpose="versus")
             person = annotators.ensure(self.store, who, *(("simulated", "length") if who == "rule" else ()))
@@ -335,3 +336,48 @@ def test_replicates_in_which_a_version_is_missing_are_finite(arena):
     arena.meet("y b", 1)
     result = arena.standing("y").score
     assert all(map(math.isfinite, (result.value, result.low, result.high)))
+
+
+# ---- style taken out
+
+
+def test_answers_alike_in_style_have_the_same_scores_with_it_taken_out(arena):
+    arena.meet("x b", 20)
+    arena.meet("b x", 10)
+    arena.meet("bx", 6)
+    plain, controlled = (leaderboard(arena.store, control_style=on) for on in (False, True))
+    assert plain.style is None
+    assert [s.score.value for s in controlled.standings] == pytest.approx([s.score.value for s in plain.standings], abs=0.1)
+    assert controlled.standings[0].score.low == pytest.approx(plain.standings[0].score.low, abs=30)
+    assert controlled.standings[1].score.low == controlled.standings[1].score.high == 1000.0
+    assert [(effect.chance, effect.pairs) for effect in controlled.style] == [(None, 0)] * 4
+
+
+def test_a_version_that_wins_by_length_alone_is_no_better_with_length_taken_out(arena):
+    """Votes prefer an answer twice as long in four of five, whoever wrote it; x writes twice as long as the base."""
+    for tiers, times in (("x b", 80), ("b x", 20)):
+        arena.meet(tiers, times, lengths=(20, 40))
+    # The second of the base's own answers is better, and longer; then better, and shorter.
+    arena.meet("b b", 80, lengths=(20, 40))
+    arena.meet("b b", 20, lengths=(40, 20))
+    assert arena.standing("x").score.value == pytest.approx(1000 + 400 * math.log10(4), abs=1)
+    board = leaderboard(arena.store, control_style=True)
+    x = next(s for s in board.standings if s.name == "x")
+    assert x.score.value == pytest.approx(1000, abs=10)
+    assert x.score.low < 1000 < x.score.high
+    length = board.style[0]
+    assert (length.name, length.pairs) == ("length", 200)
+    assert length.chance == pytest.approx(0.8, abs=0.01) and 0.7 < length.low < 0.75 and 0.85 < length.high < 0.9
+
+
+def test_groups_and_a_version_that_won_everything_with_style_taken_out(arena):
+    arena.meet("x b", 12, lengths=(20, 30))
+    arena.meet("p q", 8)
+    arena.meet("q p", 4)
+    plain, controlled = (leaderboard(arena.store, control_style=on) for on in (False, True))
+    assert plain.smoothed and controlled.smoothed
+    assert [(s.name, s.group, s.rank) for s in controlled.standings] == [(s.name, s.group, s.rank) for s in plain.standings]
+    p, q = (next(s.score for s in controlled.standings if s.name == name) for name in "pq")
+    assert p.value + q.value == pytest.approx(2000) and p.value - q.value == pytest.approx(400 * math.log10(2), abs=0.1)
+    assert p.high - p.value == pytest.approx(q.value - q.low)
+    assert all(math.isfinite(s.score.value) for s in controlled.standings)

@@ -24,7 +24,7 @@ from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.project import runs
 
-VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor"]
+VERBS = ["serve", "import", "export", "simulate", "train", "runs", "rounds", "round", "stats", "agreement", "leaderboard", "doctor"]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def test_help_names_every_verb(capsys):
         ("simulate", ["probability that a judgment is reversed, 0 to 0.5", "longest answer, in tokens", "{sentiment,concise,lexical}"]),
         ("train", ["Reward units per nat of KL to the reference. [", "in tokens. [", "in nats", "--no-include-simulated", "[off]"]),
         ("runs", ["one run in full"]),
+        ("rounds", ["rounds that learned from this judgment"]),
         ("stats", ["machine-readable"]),
         ("doctor", ["TCP port"]),
     ],
@@ -383,7 +384,7 @@ def test_doctor_passes_on_a_complete_setup(capsys, data, model, modest):
             for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
         ),
     ]
-    assert "m018_undos_and_prompt_events" in output
+    assert "m019_rounds" in output
 
 
 def test_doctor_does_not_create_a_missing_folder(capsys, tmp_path, model, modest):

@@ -188,7 +188,7 @@ def test_import_recognises_the_format_and_says_by_what(capsys, tmp_path, data):
         "recognised as arena-55k, by its fields prompt, response_a, response_b, winner_model_a, winner_model_b, in 2 of 2 rows; --format "
         "NAME overrides this",
         "import 1: 2 comparisons added, 2 judgments, 2 new prompts, 0 wrong rows left out",
-        "not kept, because these fields only number or repeat others: id (2)",
+        "not kept, because these only number or repeat others, or are blank: id (2)",
     ])  # fmt: skip
 
 

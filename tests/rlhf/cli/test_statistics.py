@@ -108,6 +108,22 @@ def test_leaderboard_as_text(capsys, data, store):
     assert ["1", "tuned", "100.0%", "(2)"] in lines
 
 
+def test_leaderboard_without_length_and_markup(capsys, data, store):
+    """The answer is the version's name. `tuned` is always the longer one, so that its strength and its length cannot be told apart."""
+    votes(store, *[("tuned", "base", f"Ann:{int(i % 3 > 0)}") for i in range(30)])
+    output = run(capsys, "leaderboard", "--control-style", "--data", data)
+    lines = [line.split() for line in output.splitlines()]
+    assert "Length and markup are taken out of the scores." in output
+    # With a prior of standard deviation 2, the interval reaches from 1 / (1 + e^3.92) up.
+    assert ["an", "answer", "twice", "as", "long", "50.0%", "(1.9", "to", "98.1)", "30"] in lines
+    assert any(line[:4] == ["an", "answer", "with", "headers"] and line[-1] == "none" for line in lines)
+    result = json.loads(run(capsys, "leaderboard", "--control-style", "--json", "--data", data))
+    assert [effect["name"] for effect in result["style"]] == ["length", "headers", "lists", "bold"]
+    score = result["policies"][0]["score"]
+    assert score["value"] == pytest.approx(1120.4, abs=0.1) and score["low"] < 960 and score["high"] > 1280
+    assert json.loads(run(capsys, "leaderboard", "--json", "--data", data))["style"] is None
+
+
 def test_columns_are_aligned_in_any_script(capsys, data, store):
     votes(store, ("tuned", "base", "김서연:1 Ann:1"))
     ann, korean = (line for line in run(capsys, "agreement", "--data", data).splitlines() if line.startswith(("Ann", "김")))

@@ -19,7 +19,7 @@ import launch
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.people import accounts, annotators
-from storage.project import runs
+from storage.project import rounds, runs
 from tests.rlhf.cli.test_statistics import votes
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202eevil\u2066\u200b\u2028\x00\U000e0041"
@@ -27,7 +27,7 @@ COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202
 PASSWORD = "correct horse"
 VERBS = {
     "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "runs", "stats", "agreement",
-    "leaderboard", "doctor",
+    "leaderboard", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 
@@ -49,10 +49,13 @@ def hostile(store):
     values = {"annotator_id": annotator.id, "password_hash": "x", "roles": ["annotator"], "created_at": "2026-01-01T00:00:00.000+00:00"}
     store.insert("accounts", values)
     for run_id, status in (("r1", "failed"), ("r2", "done")):
-        runs.create(store, run_id, config={}, seed=1, versions={})
+        runs.create(store, run_id, config={"model": EVIL, "method": EVIL}, seed=1, versions={"torch": EVIL})
+        rounds.create(store, run_id, trigger="hand", judges="people", baseline=policies.ensure_base(store, "m", name=f"base{EVIL}"))
         runs.mark_started(store, run_id, 1)
         runs.set_stage(store, run_id, f"stage{EVIL}", 0.5, None)
         runs.finish(store, run_id, status, error=f"Error: {EVIL}\nroot", result={"policy_version": f"v{EVIL}\nroot", "rule": EVIL})
+    version = policies.register_tuned(store, name=f"t{EVIL}\nroot", base_model="m", adapter_path="runs/r2/policy", run_id="r2")
+    rounds.decide(store, version, "rejected", decided_by="person", reason=f"It{EVIL}\nroot", by=annotator.id)
     log = DataFolder(store.path.parent).run_log("r1")
     log.parent.mkdir(parents=True)
     log.write_text(f"loading{EVIL}\n", encoding="utf-8")
@@ -101,6 +104,9 @@ def test_every_verb_is_here():
         ["export", f"/nowhere/{EVIL}".replace("\0", "")], ["serve", "--host", EVIL], ["serve", "--port", "1", "--endpoint", EVIL],
         ["doctor", "--model", EVIL], ["prompts"], ["prompts", "--search", EVIL], ["prompts", "--retire", EVIL], ["prompts", "--refused"],
         ["simulate", "--judge", "lexical", "--words", EVIL, "--label-noise", "9"], ["import", "--undo", "1"],
+        ["rounds"], ["rounds", "--judgment", "1"], ["round", "show", "1"], ["round", "show", "2"], ["round", "show", EVIL],
+        ["round", "promote", "2", "--reason", EVIL], ["round", "reject", "1", "--reason", EVIL],
+        ["round", "rollback", "--reason", EVIL, "--to", EVIL, "--model", "m"],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip

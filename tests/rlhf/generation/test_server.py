@@ -20,15 +20,54 @@ from rlhf.serving.filler import QUEUE_TARGET
 from storage.content import comparisons, policies, prompts
 from storage.core.records import Sampling
 from storage.judging import queue
+from storage.project import rounds
 
 
 def test_the_base_is_listed_and_a_version_as_soon_as_it_is_registered(server):
-    assert server.client.models() == ["tiny"]
+    assert server.client.models() == ["current", "tiny"]
     server.register("tiny-r1")
-    assert server.client.models() == ["tiny", "tiny-r1"]
+    assert server.client.models() == ["current", "tiny", "tiny-r1"]
     policies.ensure_external(server.store, "elsewhere")
     policies.ensure_base(server.store, "another/base")
-    assert server.client.models() == ["tiny", "tiny-r1"], "only those that this backbone can speak as"
+    assert server.client.models() == ["current", "tiny", "tiny-r1"], "only those that this backbone can speak as"
+
+
+def decide(server, version, act="promoted"):
+    rounds.decide(server.store, version, act, decided_by="person", reason="Because.")
+
+
+def test_current_follows_promotions_and_rollbacks_at_the_next_request(server):
+    base = server.says("tiny", seed=4)
+    first, second = server.register("tiny-r1"), server.register("tiny-r2", seed=1)
+    one, two = (server.says(version.name, seed=4) for version in (first, second))
+    assert len({base.text, one.text, two.text}) == 3 and server.says("current", seed=4).text == base.text
+    for version, said in ((first, one), (second, two)):
+        decide(server, version)
+        assert server.says("current", seed=4).text == said.text
+    rounds.roll_back(server.store, server.model, reason="It swears.")
+    assert server.says("current", seed=4).text == one.text
+    with httpx2.Client(base_url=server.client.base_url) as http:
+        listed = {model["id"]: model for model in http.get("/models").json()["data"]}
+        assert (listed["current"]["root"], listed["tiny-r1"]["root"]) == ("tiny-r1", "tiny-r1")
+        assert http.get("/models/current").json() == listed["current"]
+        body = {"model": "current", "messages": user("Hello"), "max_tokens": 3}
+        assert http.post("/chat/completions", json=body).json()["model"] == "tiny-r1", "an answer names its version"
+
+
+def test_a_decision_breaks_no_stream(server):
+    first, second = server.register("tiny-r1"), server.register("tiny-r2", seed=1)
+    decide(server, first)
+    whole = server.says("tiny-r1", seed=4, max_tokens=60)
+    with openai.OpenAI(base_url=server.client.base_url, api_key="x", max_retries=0) as raw:
+        stream = raw.chat.completions.create(
+            model="current", messages=list(user("Hello")), temperature=1, max_tokens=60, seed=4, stream=True
+        )
+        chunks = [next(iter(stream))]
+        decide(server, second)
+        chunks += list(stream)
+    assert {chunk.model for chunk in chunks} == {"tiny-r1"}
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices).strip() == whole.text.strip()
+    assert server.says("current", seed=4, max_tokens=60).text == server.says("tiny-r2", seed=4, max_tokens=60).text != whole.text
 
 
 def test_an_answer_comes_whole_or_in_pieces_and_is_the_same(server):
@@ -54,7 +93,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(server):
     for ask in (lambda: server.says("gpt-9"), lambda: streamed(server.client.stream("gpt-9", user("Q"), temperature=1.0, max_tokens=5))):
         with pytest.raises(PolicyServerDown) as caught:
             ask()
-        assert "no model 'gpt-9'; there are: tiny, tiny-r1" in str(caught.value)
+        assert "no model 'gpt-9'; there are: current, tiny, tiny-r1" in str(caught.value)
 
 
 @pytest.mark.parametrize(

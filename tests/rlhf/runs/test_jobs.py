@@ -13,7 +13,8 @@ from rlhf.config import ConfigError
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import jobs as jobs_module
 from rlhf.runs.jobs import RoundError
-from storage.project import runs
+from storage.content import policies
+from storage.project import rounds, runs
 
 # Starting.
 
@@ -44,6 +45,19 @@ def test_a_second_round_is_refused_while_one_waits_or_runs(judged, jobs):
     second = jobs.create(judged.config()).id
     with pytest.raises(RoundError, match=f"{second} is queued"):
         jobs.requeue(first)
+
+
+def test_a_run_begins_a_round_beside_the_current_policy(judged, jobs):
+    first = rounds.of_run(judged.store, jobs.create(judged.config()).id)
+    base = rounds.current(judged.store, str(judged.model))
+    assert (first.trigger, first.judges, first.baseline_version_id, base.name) == ("hand", "people", base.id, "tiny")
+    runs.finish(judged.store, first.run_id, "done", result={})
+    version = policies.register_tuned(
+        judged.store, name="t", base_model=str(judged.model), adapter_path="runs/x/policy", run_id=first.run_id
+    )
+    rounds.decide(judged.store, version, "promoted", decided_by="person", reason="Because.")
+    second = rounds.of_run(judged.store, jobs.create(judged.config(), trigger="loop", judges="simulated").id)
+    assert (second.trigger, second.judges, second.baseline_version_id) == ("loop", "simulated", version.id)
 
 
 def test_a_round_that_is_done_cannot_be_resumed(judged, jobs):

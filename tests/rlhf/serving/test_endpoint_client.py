@@ -6,8 +6,8 @@ import pytest
 from chat_endpoint import ChatEndpoint, error, says
 from learning import user
 
+from rlhf.serving import comparison_plan, filler
 from rlhf.serving import endpoint_client as module
-from rlhf.serving import filler
 from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused, route_by_version
 from rlhf.serving.endpoint_client import EndpointClient, EndpointDown, EndpointSource, RequestBudget
 from rlhf.serving.endpoints import Endpoint
@@ -243,7 +243,7 @@ def test_answers_of_an_endpoint_are_stored_as_its_own_with_what_was_used(store, 
         raise AssertionError("asked here")
 
     generate = route_by_version({collector.id: EndpointSource(client)}, nobody_here)
-    assignments = filler.assign_prompts(store, [(collector, collector)], {})
+    assignments = comparison_plan.assign_prompts(store, [(collector, collector)], {})
     assert filler.write_comparisons(store, generate, assignments, sampling=Sampling(temperature=0.5, max_new_tokens=9), seed=3).stored == 1
     stored = comparisons.get(store, 1).completions
     assert {c.policy_version_id for c in stored} == {collector.id}

@@ -1,5 +1,6 @@
 """The queue of comparisons: who meets whom, which prompts come first, and that nothing ends the filling for good."""
 
+import random
 import threading
 import time
 from contextlib import contextmanager
@@ -12,21 +13,20 @@ from waiting import PATIENCE_S, until
 
 from rlhf.serving import filler as module
 from rlhf.serving.client import PolicyServerDown
+from rlhf.serving.comparison_plan import assign_prompts
 from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused, route_by_version
 from rlhf.serving.filler import (
     COLLECTING,
     ComparisonGenerator,
-    assign_prompts,
     pair_of_collectors,
-    policies_for_pair,
     requeue_prompts,
     round_robin,
     write_comparisons,
 )
 from storage.content import batches, comparisons, policies, prompts, refusals
-from storage.core.records import PolicyVersion, Prompt, Sampling
+from storage.core.records import PolicyVersion, ProjectSettings, Prompt, Sampling
 from storage.judging import queue
-from storage.project import runs
+from storage.project import rounds, runs, settings
 
 
 def version(n, kind="tuned"):
@@ -78,12 +78,6 @@ def running(filler):
         yield filler
     finally:
         filler.stop()
-
-
-def test_the_tuned_policy_meets_the_base_every_second_time():
-    base, tuned = version(1, "base"), version(2)
-    assert policies_for_pair(base, None, 0) == policies_for_pair(base, None, 1) == (base, base)
-    assert [policies_for_pair(base, tuned, i) for i in range(3)] == [(tuned, base), (tuned, tuned), (tuned, base)]
 
 
 def test_comparisons_hold_what_was_drawn(store, asked, model):
@@ -250,14 +244,136 @@ def test_the_queue_is_filled_to_its_target_and_no_further(store, asked, model):
     assert sorted(usage.values()) == [4, 5, 5, 5, 5]
 
 
-def test_once_there_is_a_tuned_policy_it_is_in_every_comparison(store, asked, model):
-    asked("Q")
+# ---- rounds
+
+
+@pytest.fixture
+def tuned(store):
+    """A round over the model `m` whose version passed its guards."""
+    policies.ensure_base(store, "m")
     runs.create(store, "r1", config={}, seed=0, versions={})
+    found = rounds.create(store, "r1", trigger="hand", judges="people", baseline=rounds.current(store, "m"))
     policies.register_tuned(store, name="m-r1", base_model="m", adapter_path="runs/r1/policy", run_id="r1")
-    with running(ComparisonGenerator(store, model, "m")):
+    runs.finish(store, "r1", "done")
+    rounds.set_guards(store, found.id, "passed")
+    return rounds.get(store, found.id)
+
+
+def decide(store, found, act):
+    return rounds.decide(store, found.version, act, decided_by="person", reason="Because.")
+
+
+def held_out(store, *texts):
+    prompts.add(store, [prompts.NewPrompt(user(t), "test", "heldout") for t in texts], source="test")
+
+
+def in_queue(store):
+    """The versions and the purpose of each comparison that waits, oldest first."""
+    names = {v.id: v.name for v in policies.all_versions(store)}
+    waiting = comparisons.many(store, [row["comparison_id"] for row in store.rows("SELECT comparison_id FROM queue")])
+    return [("+".join(sorted(names[c.policy_version_id] for c in one.completions)), one.purpose) for one in waiting]
+
+
+def test_while_a_round_is_open_a_share_of_the_queue_decides_it(store, asked, model, tuned):
+    asked("Q1", "Q2"), held_out(store, "H1", "H2")
+    with running(ComparisonGenerator(store, model, "m", rng=random.Random(1))):
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
-    kinds = [tuple(policy.kind for policy, _ in batch[i : i + 2]) for batch in model.asked for i in range(0, len(batch), 2)]
-    assert kinds.count(("tuned", "base")) == kinds.count(("tuned", "tuned")) == 12
+    waiting = in_queue(store)
+    assert {*waiting} == {("m+m", "collect"), ("m+m-r1", "decide")}
+    assert 6 <= waiting.count(("m+m-r1", "decide")) <= 18
+    assert store.value("SELECT count(*) FROM comparisons WHERE round_id = ?", [tuned.id]) == waiting.count(("m+m-r1", "decide"))
+    kinds = [purpose for _, purpose in waiting]
+    assert kinds != sorted(kinds), "among the others, and not in a row"
+
+
+def test_a_decision_changes_the_queue_at_once(store, asked, model, tuned):
+    asked("Q1", "Q2"), held_out(store, "H1")
+    with running(ComparisonGenerator(store, model, "m", rng=random.Random(1))):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+        decide(store, tuned, "promoted")
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET and ("m-r1+m-r1", "collect") in in_queue(store), 10)
+        assert ("m+m-r1", "decide") not in in_queue(store)
+        rounds.roll_back(store, "m", reason="It swears.")
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET, 10)
+        assert {*in_queue(store)} == {("m+m", "collect")}
+
+
+def test_the_promoted_policy_meets_the_base_in_a_declared_share(store, asked, model, tuned):
+    asked("Q1", "Q2")
+    settings.change(store, ProjectSettings(base_share=0.4), by=None)
+    decide(store, tuned, "promoted")
+    with running(ComparisonGenerator(store, model, "m", rng=random.Random(1))):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    waiting = in_queue(store)
+    assert {*waiting} == {("m-r1+m-r1", "collect"), ("m+m-r1", "versus")}
+    assert 4 <= waiting.count(("m+m-r1", "versus")) <= 15
+
+
+def test_a_version_that_failed_its_guards_is_shown_to_nobody(store, asked, model, tuned):
+    asked("Q1"), held_out(store, "H1")
+    decide(store, tuned, "rejected")
+    with running(ComparisonGenerator(store, model, "m", rng=random.Random(1))):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    assert {*in_queue(store)} == {("m+m", "collect")}
+
+
+def test_answers_that_a_decision_overtakes_are_thrown_away(store, asked, tuned):
+    asked("Q1"), held_out(store, "H1")
+    began = []
+
+    def overtaken(asked, sampling, seed, on_progress):
+        if not began:
+            began.append(decide(store, tuned, "rejected"))
+        return [GeneratedCompletion(f"answer {n} {seed}", "stop", 0.1) for n, _ in enumerate(asked)]
+
+    with running(ComparisonGenerator(store, overtaken, "m", rng=random.Random(1))):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    assert "m+m-r1" not in {versions for versions, _ in in_queue(store)}
+
+
+def test_a_batch_that_is_being_generated_is_broken_off_by_a_decision(store, asked, tuned, monkeypatch):
+    monkeypatch.setattr(module, "FOLLOW_S", 0.0)
+    asked("Q1")
+    broken_off = []
+
+    def slow(asked, sampling, seed, on_progress):
+        if not broken_off:
+            decide(store, tuned, "promoted")
+            broken_off.append(True)
+            on_progress()
+            raise AssertionError("the tick ends it")
+        return [GeneratedCompletion(f"answer {n} {seed}", "stop", 0.1) for n, _ in enumerate(asked)]
+
+    with running(ComparisonGenerator(store, slow, "m", rng=random.Random(1))) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+        assert filler.note == ""
+    assert {versions for versions, _ in in_queue(store)} <= {"m-r1+m-r1", "m+m-r1"}
+
+
+def test_a_current_policy_that_cannot_answer_leaves_the_base_and_decides_nothing(store, asked, model, tuned, monkeypatch):
+    asked("Q1"), held_out(store, "H1")
+    decide(store, tuned, "promoted")
+    with running(ComparisonGenerator(store, model, "m", refusal_reason=lambda v: "m-r1 is gone" * (v.id == tuned.version.id))) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+        assert filler.note == module.NO_ADAPTER and "m-r1" not in filler.note
+    assert {*in_queue(store)} == {("m+m", "collect")}
+
+
+def test_a_batch_of_a_version_that_was_rejected_rests(store, asked, model, ask, tuned):
+    asked("Q1")
+    decide(store, tuned, "rejected")
+    batch = ask([tuned.version], count=2)
+    with running(ComparisonGenerator(store, model, "m")) as filler:
+        until(lambda: batch.id in filler.batch_notes)
+        assert filler.batch_notes[batch.id].startswith("m-r1: rejected or rolled back")
+
+
+def test_outside_models_fill_the_queue_and_rounds_are_decided_among_them(store, asked, model, tuned):
+    asked("Q1"), held_out(store, "H1")
+    outside = [policies.ensure_external(store, name) for name in "xy"]
+    with running(ComparisonGenerator(store, model, "m", outside, rng=random.Random(1))):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    assert {*in_queue(store)} == {("x+y", "versus"), ("m+m-r1", "decide")}
 
 
 def test_no_prompts_are_said_and_prompts_that_come_are_taken(store, asked, model):

@@ -19,6 +19,14 @@ def test_a_base_is_named_after_its_model_and_made_once(store):
     assert policies.all_versions(store) == [first]
 
 
+def test_a_base_is_found_without_being_made_and_a_version_by_its_id(store):
+    assert policies.base(store, "a/tiny") is None and policies.all_versions(store) == []
+    first = policies.ensure_base(store, "a/tiny")
+    assert policies.base(store, "a/tiny") == policies.get(store, first.id) == first
+    with pytest.raises(StoreError, match="no policy version with the id 9"):
+        policies.get(store, 9)
+
+
 def test_bases_of_the_same_last_name_stay_apart(store):
     names = [policies.ensure_base(store, model).name for model in ("a/tiny", "/models/tiny/", r"C:\models\tiny")]
     assert names == ["tiny", "tiny-2", "tiny-3"]

@@ -11,7 +11,7 @@ from storage.content import batches, policies, refusals
 from storage.core.database import now
 from storage.core.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
 from storage.judging import exclusions, gold, judgments, queue
-from storage.project import guidelines, runs, settings
+from storage.project import guidelines, rounds, runs, settings
 
 MAY_CHANGE = {
     "prompts": "retired starter",
@@ -37,6 +37,8 @@ MAY_CHANGE = {
     "account_events": "",
     "imports": "report undone_by_id undone_at undoing",
     "batches": "generated cancelled_by_id cancelled_at",
+    "rounds": "guards",
+    "decisions": "",
 }
 """Tables that record an act, with the columns that may change: where a thing stands now, which other rows tell again."""
 
@@ -79,7 +81,9 @@ def full(world):
     gold.set_answer(store, two, ((3,), (4,)), by=world.bob.id)
     batches.request(store, [world.policy.id], completions=2, sampling=Sampling(), count=5, by=world.bob.id)
     runs.create(store, "round-1", config={}, seed=7, versions={})
-    policies.register_tuned(store, name="tuned", base_model="hub/tiny", adapter_path="runs/round-1/adapter", run_id="round-1")
+    tuned = policies.register_tuned(store, name="tuned", base_model="hub/tiny", adapter_path="runs/round-1/adapter", run_id="round-1")
+    rounds.create(store, "round-1", trigger="hand", judges="people", baseline=world.policy)
+    rounds.decide(store, tuned, "promoted", decided_by="comparisons", reason="It wins.")
     for table, values in {
         "imports": {"format": "csv", "source": "a.csv", "report": "{}"},
         "accounts": {"annotator_id": world.bob.id, "password_hash": "$argon2id$", "roles": '["lead"]'},

@@ -280,6 +280,13 @@ LATER_FILLS = {
     "m017_completion_labels": lambda db: put(
         db, "completion_labels", "id completion_id annotator_id good rationale created_at import_id", (1, 1, 1, 1, "why", at(75), 1)
     ),
+    "m018_undos_and_prompt_events": lambda db: put(db, "prompt_events", "prompt_id act by_id created_at", (3, "retired", ANN, at(76))),
+    "m019_rounds": lambda db: put(
+        db,
+        "decisions",
+        "round_id version_id act decided_by reason current_before_id created_at",
+        (1, 2, "promoted", "comparisons", "It wins.", 1, at(77)),
+    ),
 }
 """Of tables that came after those whose views are compared below."""
 
@@ -978,3 +985,54 @@ def test_m018_s_views_show_what_they_showed(before):
     for view, rows in old.items():
         assert rows
         assert before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view
+
+
+def test_m019_gives_every_run_a_round_and_leaves_the_base_current(step):
+    done = step("m019_rounds")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {
+        "comparisons.round_id",
+        *(f"rounds.{column}" for column in words("id run_id trigger judges baseline_version_id guards created_at")),
+        *(
+            f"decisions.{column}"
+            for column in words("id round_id version_id act decided_by by_id reason evidence current_before_id created_at")
+        ),
+    }
+    assert done.added("keys") == {
+        "comparisons.round_id -> rounds.id",
+        "rounds.run_id -> runs.id",
+        "rounds.baseline_version_id -> policy_versions.id",
+        "decisions.round_id -> rounds.id",
+        "decisions.version_id -> policy_versions.id",
+        "decisions.by_id -> annotators.id",
+        "decisions.current_before_id -> policy_versions.id",
+    }
+    assert (done.added("indexes"), done.added("views")) == (words("comparisons_round decisions_round decisions_automatic"), set())
+    assert done.added("triggers") == words(
+        "rounds_are_not_changed rounds_are_guarded_once rounds_are_not_deleted decisions_are_not_changed decisions_are_not_deleted"
+    )
+    assert done.rows('SELECT run_id, "trigger", judges, baseline_version_id, guards, created_at FROM rounds ORDER BY id') == [
+        ("round-1", "hand", "people", 1, None, at(8)),
+        ("round-2", "hand", "people", None, None, at(8)),
+    ]
+    assert {row["round_id"] for row in done.new["rows"]["comparisons"]} == {None}
+
+
+def test_m019_s_views_show_what_they_showed_and_decisions_besides(before):
+    for name, fill in FILLS.items():
+        migrate(before, up_to=name)
+        fill(before)
+    migrate(before, up_to="m018_undos_and_prompt_events")
+    views = ("active_judgments", "votes", "acts", "judging_acts", "audit")
+    old = {view: before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() for view in views}
+    migrate(before, up_to="m019_rounds")
+    for view, rows in old.items():
+        assert rows
+        assert before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view
+    put(before, "decisions", "version_id act decided_by by_id reason current_before_id created_at",
+        (2, "promoted", "person", ANN, "It is kinder.", 1, at(90)),
+    )  # fmt: skip
+    assert before.conn.execute("SELECT * FROM audit WHERE subject = 'policy'").fetchall() == [
+        (at(90), ANN, "promoted", "policy", "tiny-r1", "It is kinder."),
+    ]

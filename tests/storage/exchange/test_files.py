@@ -175,7 +175,7 @@ def test_other_encodings_are_named_by_the_user(tmp_path):
     assert read(tmp_path, '{"a": "ж"}\n'.encode("cp1251"), encoding="cp1251") == [(1, {"a": "ж"})]
     assert read(tmp_path, "a,b\n1,가\n".encode("euc-kr"), "rows.csv", encoding="euc_kr") == [(2, {"a": "1", "b": "가"})]
     assert read(tmp_path, GOOD.encode("utf-16-le"), encoding="utf-16-le") == GOOD_RECORDS
-    with pytest.raises(StoreError, match="looks like UTF-16 without a byte order mark: say --encoding utf-16-le"):
+    with pytest.raises(StoreError, match="looks like UTF-16 without a byte order mark: name it with --encoding utf-16-le"):
         read(tmp_path, GOOD.encode("utf-16-le"))
     with pytest.raises(StoreError, match="is not GB18030 text .*name another encoding with --encoding"):
         read(tmp_path, b'{"a": "\xff\xff"}\n', encoding="gb18030")
@@ -285,3 +285,15 @@ def test_a_row_in_another_encoding_names_the_option(tmp_path, name, text):
     assert "not UTF-8 text: name the encoding of the file with --encoding" in str(second)
     rows = [row for _, row in files.records(path, limits=Limits(encoding="cp1252"))]
     assert rows == [{"prompt": "Why?", "kind": "k"}, {"prompt": "Käse?", "kind": "k"}]
+
+
+@pytest.mark.parametrize(("name", "text", "reason"), [
+    ("x.csv", '[{"prompt": "Q", "chosen": "a"}]', "holds JSON, which its name contradicts: rename it to .json"),
+    ("x.csv", '{"prompt": "Q", "chosen": "a"}\n', "holds JSON, which its name contradicts"),
+    ("x.jsonl", "prompt,chosen,rejected\nQ,a,b\n", "looks like CSV, which its name contradicts: rename it to .csv"),
+    ("x.json", "id;prompt\n1;Q\n", "looks like CSV, which its name contradicts"),
+])  # fmt: skip
+def test_a_text_of_another_kind_than_its_name_says(tmp_path, name, text, reason):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(StoreError, match=reason):
+        list(files.records(tmp_path / name))

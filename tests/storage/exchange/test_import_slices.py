@@ -15,7 +15,7 @@ from storage.analytics import rankings, stats
 from storage.content import comparisons, policies, prompts
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, StoreLocked
-from storage.exchange import export, import_writer, imports, native
+from storage.exchange import export, import_records, import_writer, imports, interrupted, native, undos
 from storage.judging import exclusions, gold, history, judgments, queue
 from storage.people import annotators, audit
 from storage.project import settings
@@ -63,7 +63,7 @@ def seen(store):
         "annotators": known,
         "history": {person.id: len(history.of_annotator(store, person.id, limit=10_000)) for person in known},
         "policies": policies.all_versions(store),
-        "imports": imports.all_imports(store),
+        "imports": import_records.all_imports(store),
         "audit": audit.entries(store, limit=100),
         "exclusions": exclusions.all_exclusions(store),
     }
@@ -241,7 +241,7 @@ def test_a_later_vote_outdates_one_of_an_earlier_import_and_gives_it_back_when_u
     second, report = imports.import_rows(store, [voted(1, 5)], "plain")
     assert counting(store) == [("Ann", 1)] and report.outdated == 1
     assert store.value("SELECT human_ranks FROM comparisons") == 1
-    imports.undo(store, second)
+    undos.undo(store, second)
     assert counting(store) == [("Ann", 0)] and store.value("SELECT human_ranks FROM comparisons") == 1
 
 
@@ -368,7 +368,7 @@ def test_an_undo_is_done_in_slices_and_its_votes_are_gone_at_once(store):
         assert judgments.active(store, kinds=("human", "simulated")) == []
         assert len(rankings.read(store).judgment) == 0
 
-    undone = imports.undo(store, import_id, progress=progress)
+    undone = undos.undo(store, import_id, progress=progress)
     assert len(seen_so_far) > 4 and seen_so_far[-1] == (ROWS + ROWS // 3, ROWS + ROWS // 3)
     assert (undone.judgments, undone.comparisons, undone.prompts) == (ROWS // 3, ROWS, ROWS)
     assert store.value("SELECT undoing FROM imports") is None and queue.depth(store) == 0
@@ -380,13 +380,13 @@ def test_an_undo_that_was_broken_off_is_finished_by_the_next_start_or_import(wor
     import_id, _ = imports.import_rows(store, [*many(), row(9_999)], "plain")
     expected = Database(store.path.with_name("other.db"))
     imports.import_rows(expected, [*many(), row(9_999)], "plain")
-    imports.undo(expected, import_id)
+    undos.undo(expected, import_id)
     with pytest.raises(PowerCut):
-        imports.undo(store, import_id, progress=break_off(when))
-    assert imports.is_being_undone(store, import_id)
+        undos.undo(store, import_id, progress=break_off(when))
+    assert import_records.is_being_undone(store, import_id)
     assert judgments.active(store, kinds=("human", "simulated")) == []
-    imports.finish_undos(store)
-    assert not imports.is_being_undone(store, import_id)
+    interrupted.finish(store)
+    assert not import_records.is_being_undone(store, import_id)
     for sql in ("SELECT retired, wanted, gold FROM comparisons WHERE import_id = 1 ORDER BY id", "SELECT counts FROM judgments ORDER BY id",
                 "SELECT judgment_id FROM excluded_judgments ORDER BY 1",
                 "SELECT retired FROM prompts WHERE import_id = 1 ORDER BY id"):  # fmt: skip
@@ -398,7 +398,7 @@ def test_an_undo_that_was_broken_off_is_finished_by_the_next_start_or_import(wor
 def test_an_import_finishes_the_undo_that_was_broken_off_before_it(store):
     import_id, _ = imports.import_rows(store, many(), "plain")
     with pytest.raises(PowerCut):
-        imports.undo(store, import_id, progress=break_off(1))
+        undos.undo(store, import_id, progress=break_off(1))
     again, report = imports.import_rows(store, many(), "plain")
     assert again != import_id and report.comparisons == ROWS and len(judgments.active(store)) == ROWS // 3
 
@@ -409,5 +409,5 @@ def test_a_vote_after_an_undo_has_begun_is_excluded_too(world):
     store.connection.conn.execute("UPDATE imports SET undone_at = created_at, undoing = 0 WHERE id = ?", [import_id])
     world.rank(world.ann)
     assert len(judgments.active(store)) == 1
-    imports.finish_undos(store)
+    interrupted.finish(store)
     assert judgments.active(store) == [] and exclusions.all_exclusions(store)[0].judgments == 1

@@ -3,34 +3,19 @@
 import gzip
 import json
 import tracemalloc
-from itertools import count
 
 import pytest
 
-from storage.content import comparisons, policies, prompts
+from storage.content import comparisons, policies
 from storage.core.database import StoreError
 from storage.core.records import ProjectSettings
-from storage.exchange import imports, trl
-from storage.judging import exclusions, gold, judgments, queue
+from storage.exchange import import_records, imports, trl, undos
+from storage.judging import gold, judgments, queue
 from storage.project import settings
-
-NAMES = count()
 
 
 def row(prompt="Why?", completions=("a", "b"), **more):
     return {"prompt": prompt, "completions": list(completions), **more}
-
-
-@pytest.fixture
-def bring(store, tmp_path):
-    """Imports rows from a file of their own; returns (id, report)."""
-
-    def bring(*rows, format="jsonl", name=None, **options):
-        path = tmp_path / (name or f"rows{next(NAMES)}.jsonl")
-        path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in rows), encoding="utf-8")
-        return imports.import_file(store, path, format, **options)
-
-    return bring
 
 
 def counts(store):
@@ -154,7 +139,7 @@ def test_wrong_rows_are_reported_and_the_others_kept(store, bring):
     import_id, report = bring(row(choice=0), "nothing", row(choice=5), row("And?"), wrong_row=lambda *wrong: reported.append(wrong))
     assert reported == report.wrong_rows == [(2, "not JSON"), (3, "choice must be an index from 0 to 1, tie or both_bad, not 5")]
     assert (report.comparisons, report.wrong) == (2, 2)
-    kept = imports.get(store, import_id)
+    kept = import_records.get(store, import_id)
     assert (kept.format, kept.report.wrong, [tuple(r) for r in kept.report.wrong_rows]) == ("jsonl", 2, reported)
 
 
@@ -177,7 +162,7 @@ def test_a_file_that_breaks_off_imports_nothing(store, tmp_path):
 
 def test_nothing_good_leaves_no_import(store, bring):
     assert bring("x")[0] is None and bring()[0] is None
-    assert imports.all_imports(store) == []
+    assert import_records.all_imports(store) == []
 
 
 def test_the_same_file_twice_is_refused_until_the_first_is_undone(store, bring):
@@ -185,77 +170,9 @@ def test_the_same_file_twice_is_refused_until_the_first_is_undone(store, bring):
     with pytest.raises(StoreError, match=r"imported before: it is import 1 \(a.jsonl, .*Z\).* rankloop import --undo 1 --data "):
         bring(row(choice=0), name="b.jsonl")
     bring(row(choice=0), name="b.jsonl", format="plain")
-    imports.undo(store, first)
+    undos.undo(store, first)
     second, report = bring(row(choice=0), name="b.jsonl")
     assert second == 3 and report.judgments == 1
-
-
-def test_undo_takes_everything_out_and_deletes_nothing(world, bring, tmp_path):
-    store = world.store
-    import_id, _ = bring(row(choice=0), row("And?", choice=1), row("Waits?"), row("Gold?", choice=0, gold=True))
-    before = counts(store)
-    assert world.rank(world.ann) is not None
-    undone = imports.undo(store, import_id, by=world.bob.id)
-    assert (undone.judgments, undone.comparisons, undone.prompts) == (3, 4, 4)
-    assert counts(store) == before | {"judgments": before["judgments"] + 1, "presentations": before["presentations"] + 1}
-    assert votes(store) == [] and queue.depth(store) == 0 and world.next(world.bob) is None
-    assert prompts.of_split(store) == [] and trl.write(store, tmp_path / "x").written == 0
-    (exclusion,) = exclusions.all_exclusions(store)
-    assert (exclusion.rule, exclusion.by_id, exclusion.judgments) == ("import undone", world.bob.id, 3)
-    kept = imports.get(store, import_id)
-    assert kept.undone_at and store.value("SELECT undone_by_id FROM imports") == world.bob.id
-
-
-def test_an_undone_import_cannot_be_undone_again_nor_one_that_never_was(store, bring):
-    import_id, _ = bring(row(choice=0))
-    imports.undo(store, import_id)
-    with pytest.raises(StoreError, match="undone before"):
-        imports.undo(store, import_id)
-    with pytest.raises(StoreError, match="There is no import 7"):
-        imports.undo(store, 7)
-
-
-def test_rows_that_others_use_survive_an_undo(world, bring):
-    store = world.store
-    known = world.prompt("Known?")
-    shared = world.comparison(2, world.prompt("Shared?"))
-    first, _ = bring(row("Known?", choice=0), row("Why?", choice=0, annotator="Ann"), row("Collected?", choice=0))
-    collected = store.value("SELECT id FROM prompts WHERE messages LIKE '%Collected%'")
-    world.comparison(2, collected)
-    bring(row("Why?", choice=1, annotator="Bob"))
-    undone = imports.undo(store, first)
-    assert (undone.judgments, undone.comparisons, undone.prompts) == (3, 2, 0)
-    assert [name for name, _ in votes(store)] == ["Bob"]
-    assert {prompt.id for prompt in prompts.of_split(store)} >= {known, collected, store.value("SELECT max(id) FROM prompts")}
-    # Bob's comparison has the vote that it needs, and is not asked for again.
-    assert store.value("SELECT count(*) FROM queue") == 2 and world.next(world.ann) == shared
-
-
-def test_prompts_come_back_with_a_second_import_and_go_with_it(store, bring):
-    first, _ = bring({"prompt": "One?"}, {"prompt": "Two?"}, format="prompts")
-    imports.undo(store, first)
-    assert prompts.of_split(store) == []
-    second, report = bring({"prompt": "Two?"}, {"prompt": "Three?"}, {"prompt": "Two?"}, format="prompts")
-    assert (report.prompts, report.prompts_known, report.reused) == (2, 0, [(2, 2)])
-    assert [prompt.text for prompt in prompts.of_split(store)] == ["Two?", "Three?"]
-    assert imports.undo(store, second).prompts == 2 and prompts.of_split(store) == []
-
-
-def test_a_prompt_that_two_imports_name_goes_with_the_last_of_them(store, bring):
-    first, _ = bring({"prompt": "One?"}, {"prompt": "Two?"}, format="prompts")
-    second, report = bring({"prompt": "Two?"}, format="prompts")
-    assert (report.prompts, report.prompts_known) == (0, 1)
-    assert imports.undo(store, first).prompts == 1
-    assert [prompt.text for prompt in prompts.of_split(store)] == ["Two?"]
-    assert imports.undo(store, second).prompts == 1 and prompts.of_split(store) == []
-
-
-def test_votes_come_back_with_a_second_import(store, bring):
-    first, _ = bring(row(choice=0), name="a.jsonl")
-    imports.undo(store, first)
-    bring(row(choice=0), name="a.jsonl")
-    assert [tiers for _, tiers in votes(store)] == [((3,), (4,))]
-    assert [prompt.text for prompt in prompts.of_split(store)] == ["Why?"]
 
 
 @pytest.mark.slow
@@ -279,7 +196,7 @@ def test_datasets_in_memory_take_the_same_path(store):
 
 def test_formats_that_cannot_be_read(store, tmp_path):
     for name in ("sft", "nonsense"):
-        with pytest.raises(StoreError, match=f"{name} cannot be imported: choose one of prompts, trl"):
+        with pytest.raises(StoreError, match=f"{name} cannot be imported: choose one of prompts, lines, paragraphs, trl"):
             imports.import_file(store, tmp_path / "x", name)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from storage.core.database import StoreError
-from storage.exchange import detect, imports, maps, rows
+from storage.exchange import detect, import_records, imports, maps, rows, undos
 from storage.exchange.formats import FORMATS
 from storage.exchange.groups import grouped
 from storage.exchange.rows import Left
@@ -265,8 +265,8 @@ def test_helpsteer2_rows_of_one_prompt_are_one_comparison():
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("llmbar", {"label": 3}, "label must be one of 1, 2"),
-        ("pandalm", {"annotator2": 5}, "annotator1 or annotator2 or annotator3 must be one of 0, 1, 2"),
+        ("llmbar", {"label": 3}, "label is '3', which is no model's name and none of 1, 2"),
+        ("pandalm", {"annotator2": 5}, "annotator2 is '5', which is no model's name and none of 0, 1, 2"),
         ("webgpt", {"answer_1": 3}, "answer_1 must be text or messages"),
         ("arena-55k", {"winner_model_a": "1"}, "several verdicts: winner_model_a, winner_tie"),
         ("arena-55k", {"prompt": "Name a fruit"}, "prompt must be a list, in CSV as JSON"),
@@ -594,7 +594,7 @@ def test_the_evidence_of_a_recognition_is_reported():
         ({"instruction": "When?", "context": "In May.", "response": "May"}, r"prompts \(knows nothing of context\)"),
         ({"question": "Name a fruit", "good": "Pear", "bad": "Plum"}, "knows nothing of good, bad"),
         ({"prompt": "Name a fruit", "output": "Pear", "score": 3}, r"prompts \(knows nothing of output, score\)"),
-        ({"a\x1b": 1}, "Its fields: a\N{REPLACEMENT CHARACTER}. Say --format NAME"),
+        ({"a\x1b": 1}, "Its fields: a\N{REPLACEMENT CHARACTER}. If its first line"),
     ],
 )
 def test_what_is_not_recognised_is_refused_with_the_likely_formats(record, likely):
@@ -666,7 +666,7 @@ def test_an_import_names_what_it_leaves_and_strict_refuses_it(store):
     assert store.value("SELECT count(*) FROM imports") == 0
     import_id, report = imports.import_rows(store, pairs, "trl")
     assert report.left == {"margin": 3, "meta": 3} and report.numbering == {"id": 3}
-    assert imports.get(store, import_id).report.left == report.left
+    assert import_records.get(store, import_id).report.left == report.left
     plain = [{"prompt": "Q", "chosen": "a", "rejected": "b", "id": 1}]
     assert imports.import_rows(store, plain, "trl", strict=True)[1].judgments == 1
 
@@ -737,7 +737,7 @@ def test_a_row_with_votes_among_prompts_is_wrong_unless_prompts_were_asked_for(s
     _, report = imports.import_file(store, path, "prompts", recognised=True)
     assert (report.prompts, report.wrong, report.left) == (2, 1, {"note": 1})
     assert report.wrong_rows[0][0] == 3 and "votes or more of the prompt in chosen, rejected" in report.wrong_rows[0][1]
-    imports.undo(store, 1)
+    undos.undo(store, 1)
     _, report = imports.import_file(store, path, "prompts")
     assert (report.prompts, report.wrong, report.left) == (3, 0, {"note": 1, "chosen": 1, "rejected": 1})
 
@@ -745,7 +745,7 @@ def test_a_row_with_votes_among_prompts_is_wrong_unless_prompts_were_asked_for(s
 def test_numbers_of_a_winner_are_not_guessed(store):
     row = {"q": "Name a fruit", "x": "Pear", "y": "Plum", "w": 1}
     _, report = imports.import_rows(store, [row], "map", mapping=maps.parse("prompt=q,completions=x+y,winner=w"))
-    assert report.judgments == 0 and "w must be one of a, b" in report.wrong_rows[0][1]
+    assert report.judgments == 0 and "which is no model's name and none of a, b" in report.wrong_rows[0][1]
 
 
 @pytest.mark.parametrize(
@@ -776,3 +776,29 @@ def test_a_map_is_saved_and_found_by_its_name(tmp_path):
         maps.load("theirs", tmp_path)
     with pytest.raises(StoreError, match="cannot be a map's name"):
         maps.save(text, tmp_path, "../x")
+
+
+def test_an_empty_answer_is_an_answer_and_a_missing_one_is_wrong(store):
+    pair = {"prompt": "Name a fruit", "chosen": "Pear", "rejected": ""}
+    _, report = imports.import_rows(store, [pair, pair | {"chosen": ""}, {"prompt": "Q", "chosen": "a"}], "trl")
+    assert (report.judgments, report.left) == (1, {})
+    assert [reason for _, reason in report.wrong_rows] == [
+        "chosen and rejected are the same: there is nothing to compare",
+        "needs rejected or rejected_response or non_preferred_output or rejected_messages",
+    ]
+    worst = "SELECT k.text FROM judgments j JOIN completions k ON k.id = json_extract(j.tiers, '$[1][0]')"
+    assert store.value(worst) == ""
+
+
+@pytest.mark.parametrize("time", [
+    "2024-01-02 03:04:05 UTC", "2024-01-02T03:04:05 GMT", "2024-01-02 05:04:05 +0200", "2024-01-02 03:04:05 +0000 UTC",
+    "2024/01/02 03:04:05", "Tue, 02 Jan 2024 03:04:05 GMT", "1704164645", 1704164645000,
+])  # fmt: skip
+def test_times_of_other_programs(time):
+    assert rows.timestamp(time) == "2024-01-02T03:04:05.000+00:00"
+
+
+@pytest.mark.parametrize("time", ["02/01/2024", "1.2.2024", "yesterday", "0000-00-00", "2024-13-01", "12"])
+def test_times_that_may_mean_several_things_are_refused(time):
+    with pytest.raises(rows.BadRow, match="not a time"):
+        rows.timestamp(time)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from storage.core.database import Database, StoreError
 from storage.core.records import Details, IdealAnswer, Timing
-from storage.exchange import imports
+from storage.exchange import imports, undos
 from storage.exchange.formats import FORMATS, NATIVE, READABLE, WRITABLE
 from storage.judging import exclusions, judgments, queue
 
@@ -329,7 +329,7 @@ def test_sft_demonstrations(world, tmp_path):
 def test_prompts_leave_out_retired_ones(store, tmp_path):
     imports.import_rows(store, [{"prompt": "One?", "kind": "k", "split": "heldout"}], "prompts")
     second, _ = imports.import_rows(store, [{"prompt": "Two?"}], "prompts")
-    imports.undo(store, second)
+    undos.undo(store, second)
     assert FORMATS["prompts"].write(store, tmp_path / "x").written == 1
     assert json.loads((tmp_path / "x").read_text()) == {"messages": [user("One?")], "kind": "k", "split": "heldout"}
 

@@ -8,7 +8,7 @@ from storage.analytics import stats
 from storage.content import prompts
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError
-from storage.exchange import imports, kto, native, trl
+from storage.exchange import imports, kto, native, trl, undos
 from storage.judging import completion_labels, judgments
 from storage.people import annotators
 
@@ -78,10 +78,10 @@ def test_half_an_import_is_invisible_and_leaves_nothing(store, monkeypatch):
 def test_an_undo_takes_labels_out_and_keeps_prompts_that_others_labelled(store):
     first, _ = imports.import_rows(store, ROWS[:3], "kto")
     second, _ = imports.import_rows(store, [row(1, True)], "kto")
-    assert imports.undo(store, first) == imports.Undone(0, 0, 1, 3)
+    assert undos.undo(store, first) == undos.Undone(0, 0, 1, 3)
     assert completion_labels.counts(store) == {"good": 1, "bad": 0}
     assert [prompt.text for prompt in prompts.of_split(store)] == ["Question 1?"]
-    imports.undo(store, second)
+    undos.undo(store, second)
     assert (completion_labels.counts(store), prompts.of_split(store)) == ({"good": 0, "bad": 0}, [])
     assert imports.import_rows(store, ROWS[2:3], "kto")[1].prompts == 1
     assert [prompt.text for prompt in prompts.of_split(store)] == ["Question 2?"]

@@ -9,7 +9,7 @@ from storage.content import comparisons, prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, StoreError
 from storage.core.records import ProjectSettings
-from storage.exchange import imports
+from storage.exchange import imports, undos
 from storage.judging import judgments, prompt_use, queue
 from storage.people import annotators, audit
 from storage.project import settings
@@ -39,7 +39,7 @@ def test_starters_are_in_use_only_in_a_store_without_other_prompts(store):
     assert [number for _, _, number in prompts.by_kind(store)] == [1, 1]
     assert len(comparisons.prompt_usage(store)) == 2
     assert (stats(store)["prompts"], stats(store)["prompts_in_use"]) == (242, 2)
-    imports.undo(store, import_id)
+    undos.undo(store, import_id)
     assert len(texts(store)) == 240
 
 
@@ -68,7 +68,7 @@ def test_a_starter_prompt_that_is_imported_stays_in_use_until_the_import_is_undo
     first = texts(store)[0]
     import_id = imported(store, {"prompt": first}, {"prompt": "Mine?"})
     assert texts(store) == [first, "Mine?"]
-    imports.undo(store, import_id)
+    undos.undo(store, import_id)
     assert len(texts(store)) == 240 and prompts.starters(store).prompts == 240
 
 

@@ -11,7 +11,9 @@ from storage.core.records import ProjectSettings
 from storage.judging import exclusions, gold, queue
 from storage.project import settings
 
-ALL_DIFFERENT = ProjectSettings(3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on")
+ALL_DIFFERENT = ProjectSettings(
+    3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.3, 0.4, 3, 0.01, 90
+)
 
 
 def wanted(store):
@@ -73,6 +75,14 @@ def test_settings_of_older_and_newer_versions_are_read_as_far_as_they_are_known(
         ({"text_max_chars": 999}, "the longest text must be 1000 to 10000000 characters, not 999"),
         ({"text_max_chars": 10_000_001}, "the longest text must be 1000 to 10000000 characters, not 10000001"),
         ({"rationale_min_chars": 1.5}, "rationale_min_chars must be a whole number, not 1.5"),
+        ({"base_share": 0.91}, "base_share must be 0 to 0.9, not 0.91"),
+        ({"heldout_share": 0.51}, "heldout_share must be 0 to 0.5, not 0.51"),
+        ({"deciding_share": -0.1}, "deciding_share must be 0 to 0.9, not -0.1"),
+        ({"deciding_error": 0}, "deciding_error must be 0.001 to 0.2, not 0"),
+        ({"deciding_annotators": 0}, "deciding_annotators must be 1 to 20, not 0"),
+        ({"deciding_annotators": 21}, "deciding_annotators must be 1 to 20, not 21"),
+        ({"deciding_most": 9}, "deciding_most must be 10 to 5000 comparisons, not 9"),
+        ({"deciding_most": 5_001}, "deciding_most must be 10 to 5000 comparisons, not 5001"),
     ],
 )
 def test_what_is_out_of_range_is_refused_and_nothing_changes(store, change, why):

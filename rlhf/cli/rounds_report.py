@@ -1,0 +1,123 @@
+"""Rounds as text for a terminal: their table, and the story of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlhf.analysis.round_story import Made, State, Story
+from rlhf.cli import report
+from rlhf.runs.deciding import Standing
+from storage.core.records import Round
+
+STATES: dict[State, str] = {
+    "training": "in training",
+    "ended": "ended without a version",
+    "unchecked": "not decided (no guards)",
+    "waiting": "waits for the round before it",
+    "compared": "being compared",
+    "current": "current policy",
+    "replaced": "promoted, replaced since",
+    "rejected": "rejected",
+    "rolled back": "promoted, rolled back since",
+}
+
+
+def overview(rounds: Sequence[tuple[Round, State]], standings: Mapping[int, Standing]) -> str:
+    """One line a round, the newest first.
+
+    Args:
+        standings: by round id, where the decisions about open rounds stand.
+    """
+    if not rounds:
+        return "no rounds yet: judge some comparisons, then `rankloop train`"
+    heads = ("round", "run", "started", "by", "judges", "version", "state", "decided by", "comparisons", "win rate over the current one")
+    rows = [_row(found, state, standings.get(found.id)) for found, state in rounds]
+    return report.columns([heads, *rows])
+
+
+def _row(found: Round, state: State, stands: Standing | None) -> tuple[str, ...]:
+    figures: Mapping[str, Any] = stands.to_json() if stands else found.decision.evidence if found.decision else {}
+    return (
+        str(found.id),
+        found.run_id,
+        found.created_at[:16].replace("T", " "),
+        found.trigger,
+        found.judges,
+        found.version.name if found.version else "-",
+        STATES[state],
+        found.decision.decided_by if found.decision else "-",
+        str(figures.get("units", "-")),
+        rate(figures),
+    )
+
+
+def rate(figures: Mapping[str, Any]) -> str:
+    """`64% (52% to 75%)` from a decision's evidence; a dash where it has none."""
+    try:
+        return f"{float(figures['win_rate']):.0%} ({float(figures['low']):.0%} to {float(figures['high']):.0%})"
+    except (KeyError, TypeError, ValueError):
+        return "-"
+
+
+def story(told: Story) -> str:
+    """A round from its votes to its decision, one fact a line."""
+    run, snapshot, result = told.run, told.snapshot, told.result
+    simulated = f"; {snapshot.simulated} of them from simulated annotators" if snapshot.simulated else ""
+    rows = [
+        ("round", f"{told.round.id}: {STATES[told.state]}"),
+        ("run", f"{run.id} ({run.status}), started {told.round.created_at[:16].replace('T', ' ')} by {told.round.trigger}"),
+        ("learned from", f"{snapshot.pairs} preference pairs{simulated}, snapshot {snapshot.sha256}" if snapshot.sha256 else ""),
+        ("options", f"model {run.config.get('model', '?')}, method {run.config.get('method', '?')}, seed {run.seed}"),
+        ("packages", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
+        ("policy when it began", told.baseline or ""),
+        ("policy version", told.round.version.name if told.round.version else ""),
+        ("reward model, held-out accuracy", report.estimate(result.heldout_accuracy, "pairs") or ""),
+        ("win rate over the base under the reward model", report.estimate(result.win_rate_by_reward_model, "held-out prompts") or ""),
+        *((f"guard, {'passed' if check.passed else 'FAILED'}", check.in_words()) for check in result.guards or ()),
+        ("decided by the comparisons of", told.round.judges),
+        *_comparisons(told),
+        *(("decision", in_words(made)) for made in told.decisions),
+    ]
+    return report.aligned([(name, value) for name, value in rows if value])
+
+
+def _comparisons(told: Story) -> list[tuple[str, str]]:
+    if told.standing is None:
+        return []
+    stands, a = told.standing, told.standing.assessment
+    figures = f"{a.units} judged of {told.asked} asked, with {stands.opponent.name}, by {stands.annotators} annotators"
+    return [
+        ("comparisons", figures),
+        ("win rate over the current policy", rate(stands.to_json())),
+        ("evidence that it is better, worse", f"{a.evidence_better:.1f}, {a.evidence_worse:.1f}; {1 / stands.error:g} decides"),
+        ("verdict", verdict(stands)),
+    ]
+
+
+def verdict(stands: Standing) -> str:
+    """What the decision waits for, as a sentence."""
+    a = stands.assessment
+    if stands.waits_for is None:
+        return f"{a.verdict}: it is carried out at once where rankloop runs, and by `rankloop rounds`"
+    if stands.waits_for == "annotators":
+        return (
+            f"{a.verdict}, once {stands.annotators_needed} annotators have judged: so far {stands.annotators} (setting deciding_annotators)"
+        )
+    if stands.waits_for == "agreement":
+        return f"{a.verdict}, but not without one of the annotators: more comparisons by the others are needed"
+    if a.likely_needed is None:
+        return f"undecided: at most {max(0, stands.most - a.units)} more comparisons are needed"
+    return f"undecided: {a.likely_needed} more comparisons are likely needed"
+
+
+def in_words(made: Made) -> str:
+    """`promoted v2 in place of v1, by Ann, 2026-11-27 10:00: It is kinder.`"""
+    d = made.decision
+    act = {
+        "promoted": f"promoted {made.version} in place of {made.before}",
+        "rejected": f"rejected {made.version}",
+        "rolled back": f"rolled back from {made.before} to {made.version}",
+    }[d.act]
+    who = (made.who or "the command line") if d.decided_by == "person" else d.decided_by
+    return f"{act}, by {who}, {d.created_at[:16].replace('T', ' ')}: {d.reason}"
