@@ -24,6 +24,8 @@ const TABS_WITHIN_MS = 30000;
 /** @type {Map<string, PageWithParts>} */
 const withParts = new Map();
 
+let following = false;
+
 /** What the address names: a page, and a part of it. @returns {{ page: string, part: string | null }} */
 export function place() {
   const named = location.hash.slice(1);
@@ -62,9 +64,15 @@ export function setPlace(page, part = null, { go = false } = {}) {
   if (go) follow();
 }
 
-/** @param {string} page @param {PageWithParts} parts */
+/**
+ * Tells of the parts of a page. A page that Gradio builds only when it is opened tells of them then, and opens its part at once.
+ * @param {string} page
+ * @param {PageWithParts} parts
+ */
 export function hasParts(page, parts) {
   withParts.set(page, parts);
+  const now = place();
+  if (following && now.page === page && now.part !== null) parts.open(now.part, true);
 }
 
 /** The name of the open tab in a row. @param {keyof typeof TABS} row @returns {string | null} */
@@ -116,6 +124,7 @@ function record() {
 /** Begins to follow the address, once the app has loaded. */
 export async function startAddresses() {
   if (!(await isBuilt("pages"))) return;
+  following = true;
   await follow();
   window.addEventListener("popstate", follow);
   const pages = document.querySelector("#pages");

@@ -46,10 +46,10 @@ export function showStartedRun(/** @type {string | null} */ run) {
   document.querySelector("#start-refusal .rl-bad, #run-bar")?.scrollIntoView({ block: "nearest" });
 }
 
-/** The run in the address takes the place of the one on the page. @param {string | null} shown @param {...unknown} others */
-export function runOfAddress(shown, ...others) {
+/** The run in the address, or else the one that was chosen before; none opens the newest. */
+export function runOfAddress() {
   const { page, part } = place();
-  return [page === "training" && part !== null ? part : shown, ...others];
+  return [(page === "training" ? part : null) ?? chosenRun ?? ""];
 }
 
 /** Writes the run that was chosen or started into the address. @param {string | null} run */

@@ -71,6 +71,8 @@ export function startHistory(root, ask) {
   let open = null;
   /** @type {string | null} The id of the row that was opened. */
   let openedId = null;
+  /** @type {string | null} The id of the row that is being fetched. */
+  let awaited = null;
   /** @type {number | undefined} */
   let pendingSearch;
 
@@ -151,10 +153,13 @@ export function startHistory(root, ask) {
   /** @param {string} judgmentId */
   async function openJudgment(judgmentId) {
     let reply;
+    awaited = judgmentId;
     try {
       reply = await ask("past_judgment", { judgment_id: judgmentId });
     } catch (error) {
       return showProblem(error instanceof Refusal ? error.message : t("compare.trying_again"));
+    } finally {
+      awaited = null;
     }
     if ("problem" in reply) return showProblem(reply.problem);
     showProblem("");
@@ -309,7 +314,7 @@ export function startHistory(root, ask) {
   hasParts("history", {
     current: () => open && openedId,
     open(judgmentId) {
-      if (judgmentId === (open && openedId)) return;
+      if (judgmentId === (open && openedId) || (judgmentId !== null && judgmentId === awaited)) return;
       if (judgmentId !== null) openJudgment(judgmentId);
       else if (open) goBack(open);
     },

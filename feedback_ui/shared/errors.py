@@ -25,7 +25,7 @@ removes too much than too little."""
 
 
 COMMAND = re.compile(
-    r"""`[^`\n]*`|["“]rankloop [^"”\n]*["”]|\brankloop (?:[a-z][a-z-]* )*--|(?<![\w-])--[a-z][a-z0-9-]*"""
+    r"""`[^`\n]*`|["“]rankloop [^"”\n]*["”]|\brankloop (?:[a-z][a-z-]* )*--|(?:^|[^\w-])--[a-z][a-z0-9-]*"""
     r"""|\b(?:python|python3|pip|git|make|chmod|mv|rm) -{0,2}[a-z][^.;:\n]*"""
 )
 """Matches a shell command, or an option of one."""

@@ -82,6 +82,7 @@ class TrainingPage:
         self.shown_state = gr.State(None)
         self.timer = gr.Timer(POLL_S, active=False)
         self.address = gr.Button(visible="hidden", elem_id="training-follow")
+        self.linked = gr.Textbox(visible=False)
         self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.log_box, self.rounds, self.shown_state, *self.plots.values(),
@@ -132,8 +133,8 @@ class TrainingPage:
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
         opened = [self.material, self.timer, *self.followed]
-        tab.select(self.open, self.picker, opened, js=in_browser("runOfAddress"), **QUIET)
-        self.address.click(self.pick, self.picker, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
+        tab.select(self.open, self.linked, opened, js=in_browser("runOfAddress"), **QUIET)
+        self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
         self.picker.input(self.pick, self.picker, self.followed, **QUIET).then(None, self.picker, js=in_browser("rememberRun"))
         started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET)
