@@ -25,8 +25,8 @@ removes too much than too little."""
 
 
 COMMAND = re.compile(
-    r"""`[^`\n]*`|["“]rankloop [^"”\n]*["”]|\brankloop (?:[a-z][a-z-]* )*--|(?:^|[^\w-])--[a-z][a-z0-9-]*"""
-    r"""|\b(?:python|python3|pip|git|make|chmod|mv|rm) -{0,2}[a-z][^.;:\n]*"""
+    r"""`(?:rankloop|git|pip|python3?|make|apt-get) [^`\n]*`|["“]rankloop [^"”\n]*["”]|\brankloop (?:[a-z][a-z-]* )*--"""
+    r"""|(?:^|[^\w-])--[a-z][a-z0-9-]*|\b(?:pip install|git [a-z]+ --?|chmod [0-7+a-z]+ |python3? (?:-m |\S+\.py))[^.;:\n]*"""
 )
 """Matches a shell command, or an option of one."""
 

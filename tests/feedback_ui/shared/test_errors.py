@@ -42,6 +42,8 @@ def test_a_path_is_cut_down_to_its_name(message, shown):
         ("Take 2 steps -- or 3: a well-known rule", "Take 2 steps -- or 3: a well-known rule"),
         ("rankloop has no free port: close another program", "rankloop has no free port: close another program"),
         ("--only-this", IN_THE_LOG),
+        ("Fetch it with `git lfs pull`. Nothing was imported.", f"Nothing was imported. {IN_THE_LOG}"),
+        ("The field `chosen` is empty: make it longer", "The field `chosen` is empty: make it longer"),
     ],
 )
 def test_a_shell_command_is_left_out_and_in_the_log(message, shown, caplog):
