@@ -3,7 +3,7 @@
 import js from "@eslint/js";
 import globals from "globals";
 
-const CLASSIC_SCRIPTS = ["**/assets/start.js", "**/assets/page.js", "**/assets/row_buttons.js"];
+const CLASSIC_SCRIPTS = ["**/assets/start.js", "**/assets/page.js", "**/assets/row_buttons.js", "**/assets/copy_buttons.js"];
 
 export default [
   js.configs.recommended,
@@ -30,5 +30,6 @@ export default [
   },
   { files: CLASSIC_SCRIPTS, languageOptions: { sourceType: "script" } },
   { files: ["**/assets/start.js"], languageOptions: { globals: { element: "readonly", server: "readonly" } } },
+  { files: ["**/assets/copy_buttons.js"], languageOptions: { globals: { element: "readonly" } } },
   { files: ["**/assets/row_buttons.js"], languageOptions: { globals: { element: "readonly", trigger: "readonly" } } },
 ];

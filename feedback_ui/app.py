@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from feedback_ui.data import DataPage
-from feedback_ui.demo import DemoPage
+from feedback_ui.demo import page as demo_page
 from feedback_ui.judging import compare, history
 from feedback_ui.lead import LeadPage
 from feedback_ui.leaderboard.page import LeaderboardPage
@@ -34,7 +34,7 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, auth: Auth, *, 
     with app:
         html(tag("h1", "rankloop"), elem_id="title")
         visitor_line(app, auth)
-        with gr.Tabs(elem_id="pages"):
+        with gr.Tabs(elem_id="pages") as pages:
             with page("compare"):
                 compare.build(store, client, auth)
             with page("history"):
@@ -46,11 +46,12 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, auth: Auth, *, 
             with page("training") as training_tab:
                 training = TrainingPage(store, jobs, auth, default_config=default_config)
             with page("demo") as demo_tab:
-                demo = DemoPage(store, client, auth)
+                demo = demo_page.DemoPage(store, client, auth)
             with page("data") as data_tab:
                 data = DataPage(store, auth)
         app.load(None, js=in_browser("followAddress"))
         lead.wire(lead_tab)
+        demo_page.follow_links(app, pages, auth)
         leaderboard.wire(leaderboard_tab)
         training.wire(training_tab)
         demo.wire(demo_tab)

@@ -252,6 +252,8 @@ class RoundConfig:
     """Seed of everything random in the round."""
     include_simulated: bool = False
     """Learn from simulated judgments as well as from people's."""
+    demo_votes: bool = False
+    """Learn from the blind votes of the Demo page as well."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`, `cpu` or `cuda`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

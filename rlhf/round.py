@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 
 from rlhf import model_files
+from rlhf.analysis import model_card
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.models.backbone import Backbone
@@ -96,6 +97,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
         minutes=sum(progress.seconds().values()) / 60,
         peak_memory_gib=peak_memory_gib(),
     )
+    model_card.write(store, version, result)
     end(store, run_id, version, result)
     return version
 

@@ -91,15 +91,15 @@ def check_file(file: Path, folder: Path) -> None:
         raise ModelError(f"{file}: is neither a file nor a folder. Remove it.")
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """A JSON object of bounded size.
 
     Raises:
         ModelError: it is missing, too long, or something else.
     """
     try:
-        if (size := file.stat().st_size) > MAX_JSON_BYTES:
-            raise ModelError(f"{file}: has {size:,} bytes, more than the limit of {MAX_JSON_BYTES:,}. Fetch it again.")
+        if (size := file.stat().st_size) > max_bytes:
+            raise ModelError(f"{file}: has {size:,} bytes, more than the limit of {max_bytes:,}. Fetch it again.")
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: cannot be read as JSON ({type(error).__name__}). Fetch it again.") from error

@@ -11,6 +11,9 @@ export const TABS = {
 /** A link to one comparison, which the Lead page shows above its sub-tabs. */
 const COMPARISON = /^comparison-(\d{1,15})$/;
 
+/** Links to parts of the Demo page, which it opens itself. */
+const DEMO = /^(demo|gallery|version)-/;
+
 /** How long to wait for tabs, which Gradio builds after the page has loaded. */
 const TABS_WITHIN_MS = 30000;
 
@@ -30,6 +33,7 @@ let following = false;
 export function place() {
   const named = location.hash.slice(1);
   if (COMPARISON.test(named)) return { page: "lead", part: named };
+  if (DEMO.test(named)) return { page: "demo", part: named };
   const cut = named.indexOf("/");
   if (cut < 0) return { page: named || "compare", part: null };
   return { page: named.slice(0, cut), part: decoded(named.slice(cut + 1)) };

@@ -5,6 +5,9 @@
 import { hasParts, linkedComparison, openTab, place, selectTab, setPlace, startAddresses, TABS } from "./addresses.js";
 
 const FIRST_SECTION = TABS["lead-sections"][0];
+const DEMO_LINK = /^#(demo|gallery|version)-(.+)$/;
+/** @type {Record<string, string>} */
+const DEMO_SECTIONS = { demo: "trying", gallery: "gallery", version: "versions" };
 
 /** @type {string | null} The run that was chosen on the Training page; without a choice it shows the newest. */
 let chosenRun = null;
@@ -96,4 +99,81 @@ export function showLinkedComparison() {
  */
 export function withClock(_, ...others) {
   return [-new Date().getTimezoneOffset(), ...others];
+}
+
+/** Whether the address links to a part of the Demo page. */
+export function isDemoLink() {
+  return DEMO_LINK.test(location.hash);
+}
+
+/** The section of the Demo page that the address links to; empty for none. */
+export function demoSection() {
+  const linked = location.hash.match(DEMO_LINK);
+  return linked ? DEMO_SECTIONS[linked[1]] : "";
+}
+
+/**
+ * Puts what the address links to in the place of the first value, if it is a link of that kind.
+ * @param {string} kind
+ * @param {unknown[]} others
+ */
+function withLinked(kind, others) {
+  const linked = location.hash.match(DEMO_LINK);
+  let name = "";
+  try {
+    if (linked?.[1] === kind) name = decodeURIComponent(linked[2]);
+  } catch {
+    // A percent sign that begins no character: the link names nothing.
+  }
+  return [name, ...others];
+}
+
+/**
+ * @param {unknown} _
+ * @param {...unknown} others
+ */
+export function demoPlace(_, ...others) {
+  return withLinked("demo", others);
+}
+
+/**
+ * @param {unknown} _
+ * @param {...unknown} others
+ */
+export function galleryPlace(_, ...others) {
+  return withLinked("gallery", others);
+}
+
+/**
+ * @param {unknown} _
+ * @param {...unknown} others
+ */
+export function versionPlace(_, ...others) {
+  return withLinked("version", others);
+}
+
+/**
+ * Shows the address of the run in the gallery, so that it can be shared and survives a reload.
+ * @param {string | null} run
+ */
+export function showGalleryAddress(run) {
+  if (run) history.replaceState(null, "", `#gallery-${encodeURIComponent(run)}`);
+}
+
+/**
+ * Shows the address of a version's card.
+ * @param {string | null} name
+ */
+export function showVersionAddress(name) {
+  if (name) history.replaceState(null, "", `#version-${encodeURIComponent(name)}`);
+}
+
+/**
+ * Puts the link to the conversation into the address, and returns the whole address.
+ * @param {string} hash
+ */
+export function demoLinkMade(hash) {
+  if (!hash) return "";
+  history.replaceState(null, "", hash);
+  return location.href;
 }

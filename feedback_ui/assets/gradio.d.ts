@@ -1,4 +1,4 @@
-// What Gradio hands to `start.js` and `row_buttons.js`, which it runs as the bodies of functions.
+// What Gradio hands to `start.js`, `row_buttons.js` and `copy_buttons.js`, which it runs as the bodies of functions.
 
 /** The element that holds the component's HTML. */
 declare const element: HTMLElement;

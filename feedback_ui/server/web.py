@@ -32,9 +32,9 @@ from feedback_ui.shared.scripts import modules
 from feedback_ui.shared.theme import launch_options
 from storage.core.database import StoreError
 
-QUEUE_POLL_S = 0.02
-"""How often Gradio's queue looks for events while it has none, in seconds. Its own millisecond costs an idle app 4% of a processor.
-Judging does not pass through the queue."""
+QUEUE_POLL_S = 0.05
+"""How often Gradio's queue looks for events while it has none, in seconds. Its own millisecond costs an idle app 4% of a processor; on
+Windows it takes 50 ms too. Judging does not pass through the queue."""
 
 
 class Web(FastAPI):

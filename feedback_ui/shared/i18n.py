@@ -3,7 +3,8 @@
 `locales/` has one file per language, nested by section; a key joins the sections with dots: `compare.save`. A text with a
 plural has two entries, `x.one` and `x.other`, and is looked up as `x` with `count`; Korean needs only `x.other`.
 The English texts of a round's options (`option.NAME.title`, `.help`) come from `rlhf.config`, those of its metrics
-(`metric.KEY.title`, `.unit`) from `rlhf.runs.metric_table`, where options and metrics are defined.
+(`metric.KEY.title`, `.unit`) from `rlhf.runs.metric_table`, and the limits of versions (`version.limit.KEY`) from
+`rlhf.analysis.version_card`, where these are defined.
 This module does not choose the language of a page's static labels: Gradio does that in the browser, by the same rule.
 """
 
@@ -16,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rlhf.analysis.version_card import LIMITS
 from rlhf.config import RoundConfig, options
 from rlhf.runs.metric_table import METRICS
 
@@ -89,7 +91,7 @@ def _weight(parameter: str) -> float:
 def tables() -> dict[str, dict[str, str]]:
     """For each language, every text by its full key."""
     texts = {language: dict(_flat(_file(language))) for language in LANGUAGES}
-    texts["en"] |= _options_in_english() | _metrics_in_english()
+    texts["en"] |= _options_in_english() | _metrics_in_english() | {f"version.limit.{key}": text for key, text in LIMITS.items()}
     return texts
 
 

@@ -17,7 +17,6 @@ from feedback_ui.shared.errors import browser_message
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator, tables
 from storage.analytics.stats import DayOfJudging
-from storage.core.records import PolicyVersion
 
 
 def duration(translate: Translator, seconds: float) -> str:
@@ -62,37 +61,19 @@ def answer(translate: Translator, text: str, *, writing: bool = False) -> Markup
     return tag("div", body, class_="rl-prose", dir="auto", aria_busy="true" if writing else None)
 
 
-def answer_cut_short(translate: Translator, text: str, error: Exception) -> Markup:
-    """The text that arrived before the policy server failed, and the error."""
-    return fragment(answer(translate, text) if text else EMPTY, server_down(translate, error))
-
-
 def server_down(translate: Translator, error: Exception) -> Markup:
     return notice(translate("demo.server_down", error=sentence(error)), "bad")
-
-
-def missing_versions(translate: Translator, base: str | None, tuned: Sequence[str]) -> str:
-    """What to do when the base or every tuned version is missing; empty otherwise."""
-    if base is None:
-        return translate("demo.no_base")
-    return "" if tuned else translate("demo.no_tuned")
-
-
-def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) -> tuple[str | None, list[str]]:
-    """The base and the tuned versions, newest first, among the models that the server serves."""
-    newest_first = sorted(versions, key=lambda version: version.id, reverse=True)
-    available = [version for version in newest_first if version.name in served]
-    base = next((version.name for version in available if version.kind == "base"), None)
-    tuned = [version.name for version in available if version.kind == "tuned"]
-    return base, tuned
 
 
 # ---- Training
 
 
-def pairs_available(translate: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0) -> Markup:
+def pairs_available(translate: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0, demo_votes: int = 0) -> Markup:
     """The number of preference pairs available to a round, people's and simulated ones separately, and the votes left out."""
-    left_out = starters_left_out(translate, unused_starter_votes)
+    left_out = fragment(
+        starters_left_out(translate, unused_starter_votes),
+        notice(translate("training.demo_votes", count=demo_votes)) if demo_votes else EMPTY,
+    )
     if not people + simulated:
         return fragment(notice(translate("training.no_pairs")), left_out)
     from_people = translate("training.pairs_from_people", count=people)

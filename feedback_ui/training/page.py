@@ -33,7 +33,7 @@ from rlhf.runs.jobs import Jobs, RoundError
 from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreError
 from storage.core.records import DecisionAct, Metric, Round, Run
-from storage.judging import pair_counts
+from storage.judging import demo_votes, pair_counts
 from storage.people import annotators
 from storage.project import rounds, runs
 
@@ -228,6 +228,7 @@ class TrainingPage:
                 counts.total("human"),
                 counts.total("simulated"),
                 unused_starter_votes=prompts.unused_starter_votes(self.store),
+                demo_votes=demo_votes.count(self.store),
             ),
             self.timer: gr.Timer(active=True),
             **self.show(translate, self._known(chosen)),

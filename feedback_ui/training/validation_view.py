@@ -25,6 +25,7 @@ from rlhf.analysis.validation import (
     LearningCurve,
     Validation,
 )
+from rlhf.data import pairs
 from storage.core.records import Annotator, Comparison, Run
 
 CHANCE = 0.5
@@ -42,13 +43,19 @@ def compared(run: Run) -> list[int]:
 def card(translate: Translator, run: Run) -> Markup:
     """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they will follow."""
     report = validation.of_run(run)
-    body = _not_yet(translate, run) if report is None else _measured(translate, report)
+    body = _not_yet(translate, run) if report is None else fragment(_measured(translate, report), _left_out(translate, run))
     title = tag("h2", translate("validation.title"), class_="rl-heading")
     return tag("section", title, body, data_testid="validation") if body else EMPTY
 
 
 def _not_yet(translate: Translator, run: Run) -> Markup:
     return tag("p", translate("validation.not_yet"), class_="rl-muted") if is_active(run) else EMPTY
+
+
+def _left_out(translate: Translator, run: Run) -> Markup:
+    """The votes that the round was not asked to learn from."""
+    votes = pairs.manifest_of_run(run).demo_votes
+    return muted(translate("validation.demo_votes_left_out", count=votes)) if votes else EMPTY
 
 
 def _measured(translate: Translator, report: Validation) -> Markup:

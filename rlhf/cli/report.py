@@ -34,7 +34,8 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
             "preference pairs",
             f"{snapshot.train} for training, {snapshot.heldout} held out"
             + (f"; {snapshot.simulated} of them from simulated annotators" if snapshot.simulated else "")
-            + (f"; {snapshot.labels} answers labelled good or bad left out" if snapshot.labels else ""),
+            + (f"; {snapshot.labels} answers labelled good or bad left out" if snapshot.labels else "")
+            + (f"; {snapshot.demo_votes} votes of the Demo page left out" if snapshot.demo_votes else ""),
         ),
         ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
         ("reward model, held-out accuracy against the votes", estimate(result.heldout_accuracy, "pairs")),

@@ -93,15 +93,20 @@ def _related(tiers: Tiers, ties: bool) -> Iterator[tuple[int, int, bool]]:
 
 
 def of_store(
-    store: Database, *, include_simulated: bool, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
+    store: Database,
+    *,
+    include_simulated: bool,
+    demo_votes: bool = False,
+    ties: bool = False,
+    annotator_weights: Mapping[int, float] | None = None,
 ) -> list[PreferencePair]:
     """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`.
 
-    Judgments on starter prompts are left out while those prompts are not in use (`storage.content.prompts`).
+    Judgments on starter prompts are left out while those prompts are not in use (`storage.content.prompts`), and votes of the Demo page
+    unless `demo_votes` asks for them.
     """
-    return derive(
-        judgments.active(store, kinds=_kinds(include_simulated), for_training=True), ties=ties, annotator_weights=annotator_weights
-    )
+    judged = judgments.active(store, kinds=_kinds(include_simulated), for_training=True, demo_votes=demo_votes)
+    return derive(judged, ties=ties, annotator_weights=annotator_weights)
 
 
 def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
@@ -128,9 +133,9 @@ def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes
         )
 
 
-def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool) -> None:
+def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool, demo_votes: bool = False) -> None:
     """As `require` for the pairs of a store, which are counted without loading them."""
-    kinds, counts = _kinds(include_simulated), pair_counts.count(store)
+    kinds, counts = _kinds(include_simulated), pair_counts.count(store, demo_votes=demo_votes)
     found, train = counts.total(*kinds), counts.total(*kinds, splits=("train",))
     enough = found >= min_pairs and train > 0
     _require(found, train, min_pairs, 0 if enough else prompts.unused_starter_votes(store))
@@ -181,12 +186,14 @@ class SnapshotManifest:
     """None where there are none."""
     labels: int | None = None
     """Answers of the store called good or bad, which no round is trained on; None where there are none."""
+    demo_votes: int | None = None
+    """Votes of the Demo page that the round was not asked to learn from; None where there are none."""
 
     def to_json(self) -> dict[str, Any]:
         return typed_json.to_json(self)
 
 
-def manifest(pairs: list[PreferencePair], *, labels: int = 0) -> SnapshotManifest:
+def manifest(pairs: list[PreferencePair], *, labels: int = 0, demo_votes: int = 0) -> SnapshotManifest:
     preferred = [p for p in pairs if not p.tie]
     return SnapshotManifest(
         pairs=len(preferred),
@@ -196,6 +203,7 @@ def manifest(pairs: list[PreferencePair], *, labels: int = 0) -> SnapshotManifes
         sha256=hashlib.sha256(_jsonl(pairs)).hexdigest(),
         ties=len(pairs) - len(preferred) or None,
         labels=labels or None,
+        demo_votes=demo_votes or None,
     )
 
 

@@ -68,7 +68,9 @@ class Jobs:
         check(config)
         if demonstrations.wanted(config):
             demonstrations.require(demonstrations.of_store(self.store, include_simulated=config.include_simulated), config)
-        pairs.require_in_store(self.store, config.reward.min_pairs, include_simulated=config.include_simulated)
+        pairs.require_in_store(
+            self.store, config.reward.min_pairs, include_simulated=config.include_simulated, demo_votes=config.demo_votes
+        )
         self.reap()
         with self.store.atomic():
             self._refuse_second()

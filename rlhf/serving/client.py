@@ -15,7 +15,7 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from storage.core.records import Message
+from storage.core.records import Message, Sampling
 
 T = TypeVar("T")
 
@@ -45,6 +45,15 @@ class PolicyServerBusy(PolicyServerDown):
 
 class PolicyServerRefused(PolicyServerDown):
     """The server refuses this request; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    """What came of an answer since the last piece."""
+
+    text: str
+    finish_reason: str | None = None
+    """On the last piece: `stop` if the model ended its answer, `length` if the token limit did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ class PolicyClient:
         with map_client_errors(self.base_url):
             return [m.id for m in self._openai.with_options(timeout=LOOKUP_S).models.list()]
 
-    async def stream(self, model: str, messages: Sequence[Message], *, temperature: float, max_tokens: int) -> AsyncGenerator[str, None]:
+    async def stream(self, model: str, messages: Sequence[Message], sampling: Sampling, *, seed: int) -> AsyncGenerator[AnswerPiece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation; no thread waits for it.
 
         Raises:
@@ -112,11 +121,18 @@ class PolicyClient:
         """
         with map_client_errors(self.base_url):
             async with await self._streaming.chat.completions.create(
-                model=model, messages=to_openai(messages), temperature=temperature, max_tokens=max_tokens, stream=True
+                model=model,
+                messages=to_openai(messages),
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed,
+                stream=True,
+                extra_body={"top_k": sampling.top_k},
             ) as chunks:
                 async for chunk in chunks:
-                    if chunk.choices and chunk.choices[0].delta.content:
-                        yield chunk.choices[0].delta.content
+                    if chunk.choices and (chunk.choices[0].delta.content or chunk.choices[0].finish_reason):
+                        yield AnswerPiece(chunk.choices[0].delta.content or "", chunk.choices[0].finish_reason)
 
     def status(self) -> ServerStatus:
         """The state of the policy server; only rankloop's own server has this route.

@@ -17,6 +17,15 @@ LONGEST_ANSWER = 1024
 LONGEST_DEMO = 8_000
 """Characters of a prompt on the Demo page."""
 
+MOST_DEMO_VERSIONS = 4
+"""Policy versions that answer one prompt of the Demo page beside each other."""
+
+MOST_DEMO_TURNS = 16
+"""Prompts of one conversation on the Demo page."""
+
+LONGEST_DEMO_LINK = 12_000
+"""Characters of a link to a conversation on the Demo page."""
+
 MOST_CHOICES = 16
 """Answers of one request: `n`, times the prompts of a completion request."""
 

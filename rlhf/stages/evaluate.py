@@ -17,8 +17,11 @@ from rlhf.reward.model import RewardModel
 from rlhf.reward.scoring import RewardShaper, Scorer
 from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import BestOfN, Estimate, PairCounts, RoundResult
+from rlhf.runs.token_changes import write as write_token_changes
 from rlhf.runs.work import DECODE_COST, Work
 from rlhf.simulation.judges import LabelRule
+from rlhf.stages.token_changes import token_changes
+from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.core.records import Prompt, Sampling
 from storage.judging import judgments
@@ -54,6 +57,7 @@ def evaluate(
     )
     kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"]))
     save_samples(store, run_id, config, heldout, (before, scores_before), (after, scores_after))
+    save_token_changes(store, run_id, config, backbone, heldout, before, after)
 
     result = RoundResult(
         pairs=PairCounts(sum(p.split == "train" and not p.tie for p in snapshot), len(heldout_pairs)),
@@ -110,6 +114,25 @@ def save_samples(
     for prompt, base, base_score, tuned, tuned_score in zip(heldout[: config.evaluation.shown_samples], *columns, strict=True):
         runs.save_sample(store, run_id, prompt.id, before=base.text, score_before=base_score)
         runs.set_sample_after(store, run_id, prompt.id, after=tuned.text, score_after=tuned_score)
+
+
+def save_token_changes(
+    store: Database,
+    run_id: str,
+    config: RoundConfig,
+    backbone: Backbone,
+    heldout: list[Prompt],
+    before: list[SampledCompletion],
+    after: list[SampledCompletion],
+) -> None:
+    """Writes what tuning changed in the answers that the run's page shows, token by token."""
+    answers = shown(config, before), shown(config, after)
+    prompts = heldout[: config.evaluation.shown_samples]
+    if prompts:
+        changes = token_changes(
+            backbone, prompts, *answers, temperature=config.sampling.temperature, batch_size=config.evaluation.batch_size
+        )
+        write_token_changes(DataFolder(store.path.parent).run(run_id), changes)
 
 
 def win_rate_by_rule(rule: LabelRule, tuned: list[SampledCompletion], base: list[SampledCompletion]) -> Estimate | None:

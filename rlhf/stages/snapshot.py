@@ -17,7 +17,7 @@ from rlhf.stages.evaluate import answer_heldout, shown
 from storage.content import prompts
 from storage.core.database import Database
 from storage.core.records import Prompt
-from storage.judging import completion_labels
+from storage.judging import completion_labels, demo_votes
 from storage.project import runs
 
 
@@ -28,6 +28,7 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
             collected = pairs.of_store(
                 store,
                 include_simulated=config.include_simulated,
+                demo_votes=config.demo_votes,
                 ties=config.reward.ties != "drop",
                 annotator_weights=(
                     reliability.weights(store, include_simulated=config.include_simulated) if config.reward.annotator_weights else None
@@ -36,7 +37,9 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
         pairs.require(collected, config.reward.min_pairs)
         pairs.write_snapshot(collected, run_dir)
     frozen = pairs.read_snapshot(run_dir)
-    runs.set_snapshot(store, run_id, pairs.manifest(frozen, labels=sum(completion_labels.counts(store).values())).to_json())
+    left_out = 0 if config.demo_votes else demo_votes.count(store)
+    manifest = pairs.manifest(frozen, labels=sum(completion_labels.counts(store).values()), demo_votes=left_out)
+    runs.set_snapshot(store, run_id, manifest.to_json())
     return frozen
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int64
 
+from storage.content import comparisons as comparison_table
 from storage.content import prompts as prompt_table
 from storage.core.database import Database, to_json
 from storage.core.records import AnnotatorKind, Purpose
@@ -49,7 +50,9 @@ SELECT j.id, j.comparison_id, j.annotator_id, j.purpose, coalesce(j.active_ms, -
     CASE p.sides_known WHEN 1 THEN CAST(substr(p.slots, 2) AS INTEGER) ELSE -1 END, coalesce(p.sides_known, 1), j.tiers
 FROM judgments j JOIN annotators a ON a.id = j.annotator_id LEFT JOIN presentations p ON p.id = j.presentation_id
 WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND coalesce(j.import_id, 0) NOT IN hidden_imports
-    AND j.comparison_id NOT IN (SELECT id FROM comparisons WHERE prompt_id IN ({prompt_table.UNUSED_STARTERS})) AND (
+    AND j.comparison_id NOT IN (
+        SELECT id FROM comparisons WHERE prompt_id IN ({prompt_table.UNUSED_STARTERS}) OR purpose = '{comparison_table.DEMO}'
+    ) AND (
     j.counts = 1
     OR j.purpose != 'vote'
         AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
@@ -100,7 +103,8 @@ class Rankings:
 def read(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Rankings:
     """All rankings by these kinds of annotators, from one snapshot of the store: about 60 bytes for a ranking of two completions.
 
-    Those of starter prompts that do not serve are left out; `storage.content.prompts.unused_starter_votes` counts them.
+    Left out are those of starter prompts that do not serve, which `storage.content.prompts.unused_starter_votes` counts, and those of the
+    Demo page, which `storage.judging.demo_votes.count` counts.
     """
     with store.snapshot():
         ids, completions = _by_position(store, COMPLETIONS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from storage.content import prompts
 from storage.core.database import Database
-from storage.judging import completion_labels, queue
+from storage.judging import completion_labels, demo_votes, queue
 
 
 def stats(store: Database) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def stats(store: Database) -> dict[str, Any]:
             "completions": _finished(store, "completions", _COMPLETIONS),
             "comparisons": _finished(store, "comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,
+            "demo_votes": demo_votes.count(store),
             "labels_not_used_in_training": completion_labels.counts(store),
             "annotators": {"human": 0, "simulated": 0} | annotators,
             "runs": _by(store, "SELECT status, count(*) FROM runs GROUP BY status"),

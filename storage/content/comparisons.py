@@ -34,6 +34,13 @@ def random_write_order(count: int, rng: random.Random) -> list[int]:
     return order
 
 
+DEMO = "demo"
+"""The `purpose` of a comparison of the Demo page: `storage.judging.demo_votes` writes it together with its vote. Such votes are left out
+of training and of statistics, unless someone asks for them."""
+
+NOT_DEMO = f"(SELECT its.purpose FROM comparisons its WHERE its.id = {{}}) != '{DEMO}'"
+"""SQL: whether a comparison is none of the Demo page; `{}` stands for the column with its id."""
+
 PROMPT_IN_USE = f"EXISTS (SELECT 1 FROM prompts WHERE prompts.id = {{}} AND {prompts.IN_USE})"
 """SQL: whether a comparison's prompt is in use; `{}` stands for the column with the prompt's id."""
 
@@ -48,11 +55,13 @@ def add(
     wanted: int | None = None,
     batch_id: int | None = None,
     import_id: int | None = None,
+    retired: bool = False,
     round_id: int | None = None,
 ) -> int:
     """Creates a comparison and returns its id. It needs `wanted` judgments; None takes the number from the settings.
 
     Args:
+        retired: it never enters the queue, and no simulated annotator judges it.
         round_id: the round that it helps to decide, if any.
 
     Raises:
@@ -79,6 +88,7 @@ def add(
                 "wanted": settings.current(store).overlap if wanted is None else wanted,
                 "batch_id": batch_id,
                 "import_id": import_id,
+                "retired": int(retired),
                 "round_id": round_id,
                 "digest": digest_of(prompt_digest, [(row["name"], row["text"]) for row in answers]),
                 "created_at": now(),
@@ -175,9 +185,10 @@ def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
 
 
 def prompt_usage(store: Database) -> dict[int, int]:
-    """Number of comparisons of each prompt in use, by prompt id. Prompts without comparisons have 0."""
+    """Number of comparisons of each prompt in use, by prompt id, without those of the Demo page. Prompts without comparisons have 0."""
     rows = store.rows(
         f"SELECT p.id, count(c.id) FROM (SELECT id FROM prompts WHERE {prompts.IN_USE}) p "
-        "LEFT JOIN comparisons c ON c.prompt_id = p.id AND coalesce(c.import_id, 0) NOT IN unfinished_imports GROUP BY p.id"
+        "LEFT JOIN comparisons c ON c.prompt_id = p.id AND coalesce(c.import_id, 0) NOT IN unfinished_imports "
+        f"AND c.purpose != '{DEMO}' GROUP BY p.id"
     )
     return {row[0]: row[1] for row in rows}

@@ -181,6 +181,20 @@ def add_many(store: Database, new: Mapping[str, NewPrompt], *, source: str, crea
     return dict(zip(new, ids, strict=True))
 
 
+def ensure_unused(store: Database, prompt: NewPrompt, *, source: str) -> Prompt:
+    """The prompt with these messages; a new one is retired from the start, so that nothing uses it. One that is there stays as it is.
+
+    Raises:
+        StoreError: it is not a valid prompt.
+    """
+    row = _new_row(prompt, source)
+    with store.atomic():
+        known = stored(store, [row["digest"]])
+        if known:
+            return get(store, known[0]["id"])
+        return get(store, store.insert("prompts", row | {"split": row["split"] or split_of(row["digest"]), "retired": 1}))
+
+
 def load_starter(store: Database) -> int:
     """Adds the packaged starter prompts and returns how many were new; a second time, none."""
     lines = resources.files("storage.content").joinpath("starter_prompts.jsonl").read_text(encoding="utf-8").splitlines()

@@ -157,7 +157,7 @@ def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
     return Unrecognised(
         f"{path}: cannot tell which format this is. Its fields: {shown}. "
         + (f"Nearest: {likely}. " if likely else "")
-        + (ONE_COLUMN if len(names) == 1 else "")
+        + (ONE_COLUMN if len(names) == 1 and " " in names[0].strip() else "")
         + "Say --format NAME, or which field is what: --map prompt=FIELD,chosen=FIELD,rejected=FIELD, or --map prompt=FIELD for prompts "
         "alone. Nothing was imported.",
         fields=shown,

@@ -14,6 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from storage.content import comparisons
 from storage.core.database import Database, StoreError
 from storage.core.records import AnnotatorKind, Strength, Tiers
 from storage.exchange import sinks, things
@@ -22,7 +23,7 @@ from storage.exchange.rows import Left
 from storage.exchange.sinks import Row, Sink
 from storage.exchange.things import THINGS
 from storage.exchange.tracking import count, left_behind
-from storage.judging import completion_labels
+from storage.judging import completion_labels, demo_votes
 
 PROGRESS_VOTES = 5_000
 
@@ -37,8 +38,8 @@ CROSS JOIN policy_versions v ON v.id = k.policy_version_id
 ORDER BY c.id, link.position
 """
 
-_VOTES = """
-SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind, a.rule, j.created_at, j.all_bad, j.strength, j.partial, j.rationale,
+_VOTES = f"""
+SELECT j.comparison_id, j.id, j.tiers, {{name}}, a.kind, a.rule, j.created_at, j.all_bad, j.strength, j.partial, j.rationale,
     CASE s.sides_known WHEN 1 THEN s.slots END, j.active_ms, j.idle_ms, j.client_ms, j.server_ms,
     (SELECT json_group_array(json_array(r.completion_id, r.aspect, r.rating)) FROM aspect_ratings r WHERE r.judgment_id = j.id),
     (SELECT text FROM ideal_answers i WHERE i.judgment_id = j.id)
@@ -46,6 +47,7 @@ FROM judgments j
 CROSS JOIN annotators a ON a.id = j.annotator_id
 LEFT JOIN presentations s ON s.id = j.presentation_id
 WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated) AND coalesce(j.import_id, 0) NOT IN unfinished_imports
+    AND {comparisons.NOT_DEMO.format("j.comparison_id")}
 ORDER BY j.comparison_id
 """
 
@@ -227,6 +229,7 @@ def _count_beside(store: Database, exported: Exported, simulated: bool) -> None:
     for counts, name, sql in (
         *((exported.lost, name, sql) for name, sql in _BESIDE.items()),
         (exported.aside, "excluded judgments", _EXCLUDED),
+        (exported.aside, "votes of the Demo page", demo_votes.COUNT),
         (exported.aside, "simulated judgments (--include-simulated)", "SELECT 0" if simulated else _SIMULATED),
     ):
         if number := int(store.value(sql)):

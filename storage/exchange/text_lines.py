@@ -10,24 +10,33 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from storage.exchange import encodings
+from storage.exchange.columns import fold
 from storage.exchange.limits import CHUNK_BYTES, Limits, check_blank, too_long
 from storage.exchange.rows import BadRow, Left, ReadAs, Row
 
 BLANK = "blank lines"
 
+HEADINGS = frozenset(("prompt", "prompts", "question", "questions", "instruction", "instructions", "query", "queries", "text", "texts"))
+"""First lines, as `fold` spells them, that are the heading of a column and no prompt."""
+
 
 def lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Row]]:
-    """A prompt for each line that is not blank, without the white space around it."""
+    """A prompt for each line that is neither blank nor a heading, without the white space around it."""
     blank = 0
+    first = True
     yield 1, ReadAs("each line of text", "a prompt")
     for number, line in _lines(file, limits):
         if isinstance(line, BadRow):
             yield number, line
+        elif line.strip() and first and fold(line) in HEADINGS:
+            yield number, ReadAs(f"the first line, {line.strip()},", "a heading")
         elif line.strip():
             yield number, {"prompt": line.strip()}
         else:
             blank += 1
             check_blank(blank)
+            continue
+        first = False
     if blank:
         yield 1, Left(BLANK, blank, harmless=True)
 

@@ -202,6 +202,16 @@ def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tie
         return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NO_DETAILS), None).id
 
 
+def add_unqueued(store: Database, presentation: Presentation, *, tiers: Tiers, all_bad: bool = False) -> Judgment:
+    """Saves a person's ranking of a comparison that they chose themselves, so that nobody reserved it for them.
+
+    Raises:
+        BadJudgment: the tiers do not fit the presentation.
+    """
+    with store.atomic():
+        return _insert(store, presentation, _checked(presentation, "rank", tiers, all_bad, None, NO_DETAILS), None)
+
+
 @dataclass(frozen=True, slots=True)
 class ImportedVote:
     """One annotator's ranking from a file, with its presentation and completions in the store."""
@@ -283,11 +293,17 @@ def undo(store: Database, annotator_id: int, *, project: ProjectSettings | None 
 
     The project's settings are read here if the caller has not read them already.
 
+    Votes of the Demo page are passed over: they are not judged on the page that has this button.
+
     `queue.next_presentation` then returns the same presentation again, unless the comparison has received all the judgments
     it needs from others in the meantime, which can happen after a skip.
     """
     with store.atomic():
-        row = store.row("SELECT * FROM active_judgments WHERE annotator_id = ? ORDER BY id DESC LIMIT 1", [annotator_id])
+        row = store.row(
+            f"SELECT * FROM active_judgments WHERE annotator_id = ? AND {comparisons.NOT_DEMO.format('comparison_id')} "
+            "ORDER BY id DESC LIMIT 1",
+            [annotator_id],
+        )
         if row is None:
             return None
         presentation = None if row["presentation_id"] is None else presentations.get(store, row["presentation_id"])
@@ -341,19 +357,25 @@ def is_judged(store: Database, presentation: Presentation) -> bool:
     return bool(store.value("SELECT 1 FROM active_judgments WHERE presentation_id = ?", [presentation.id]))
 
 
-def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False) -> list[JudgedComparison]:
+def active(
+    store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False, demo_votes: bool = False
+) -> list[JudgedComparison]:
     """Every vote in one snapshot, oldest first. Skips, gold, repeats and excluded judgments are left out.
 
     Args:
         for_training: leave out votes on starter prompts that are not in use; `prompts.unused_starter_votes` counts them.
+        demo_votes: the votes of the Demo page too; `demo_votes.count` counts them.
     """
     with store.snapshot():
-        return list(stream(store, kinds=kinds, for_training=for_training))
+        return list(stream(store, kinds=kinds, for_training=for_training, demo_votes=demo_votes))
 
 
-def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False) -> Iterator[JudgedComparison]:
+def stream(
+    store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False, demo_votes: bool = False
+) -> Iterator[JudgedComparison]:
     """As `active`, but reading a page of rows at a time. Call it inside `store.snapshot()` for a consistent view."""
     left_out = f"AND c.prompt_id NOT IN ({prompts.UNUSED_STARTERS}) " if for_training else ""
+    left_out += "" if demo_votes else f"AND c.purpose != '{comparisons.DEMO}' "
     annotator_of = {annotator.id: annotator for annotator in annotators.all_annotators(store)}
     last_id = 0
     while rows := store.rows(

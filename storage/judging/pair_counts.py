@@ -1,7 +1,8 @@
 """The number of preference pairs, counted by SQLite: neither judgments nor completions are loaded for it.
 
 It is the number of pairs that `rlhf.data.pairs` derives without ties: two completions in different tiers of a vote, unless their texts
-are identical. Votes whose tiers cannot be read are left out, as there, and so are votes on starter prompts that are not in use.
+are identical. Votes whose tiers cannot be read are left out, as there, and so are votes on starter prompts that are not in use, and
+those of the Demo page unless they are asked for.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from storage.content import prompts
+from storage.content import comparisons, prompts
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, Split
+
+_NO_DEMO = f"c.purpose != '{comparisons.DEMO}'"
 
 _COUNT = f"""
 WITH ranked AS (
@@ -26,7 +29,8 @@ CROSS JOIN json_each(r.tiers) lower ON lower.key > upper.key
 CROSS JOIN json_each(CASE lower.type WHEN 'array' THEN lower.value ELSE '[]' END) worse
 CROSS JOIN completions chosen ON chosen.id = better.value
 CROSS JOIN completions rejected ON rejected.id = worse.value
-WHERE p.id NOT IN ({prompts.UNUSED_STARTERS}) AND chosen.text != rejected.text AND NOT EXISTS (
+WHERE {_NO_DEMO} AND p.id NOT IN ({prompts.UNUSED_STARTERS})
+    AND chosen.text != rejected.text AND NOT EXISTS (
     SELECT 1 FROM json_each(r.tiers) tier
     WHERE tier.type != 'array' OR json_array_length(tier.value) = 0
         OR EXISTS (SELECT 1 FROM json_each(tier.value) member WHERE member.type != 'integer'))
@@ -45,5 +49,6 @@ class PairCountTable:
         return sum(self.by_kind_and_split.get((kind, split), 0) for kind in kinds for split in splits)
 
 
-def count(store: Database) -> PairCountTable:
-    return PairCountTable({(kind, split): pairs for kind, split, pairs in store.rows(_COUNT)})
+def count(store: Database, *, demo_votes: bool = False) -> PairCountTable:
+    rows = store.rows(_COUNT.replace(_NO_DEMO, "true") if demo_votes else _COUNT)
+    return PairCountTable({(kind, split): pairs for kind, split, pairs in rows})

@@ -27,6 +27,11 @@ def record(
     return _insert(store, comparison.id, annotator_id, order, purpose, guidelines)
 
 
+def record_order(store: Database, comparison: Comparison, annotator_id: int, order: Sequence[int]) -> Presentation:
+    """Stores an order of the comparison's completions, by id, that this annotator has been shown already."""
+    return _insert(store, comparison.id, annotator_id, order, "vote", None)
+
+
 def repeat(store: Database, earlier: Presentation, *, guidelines: Guidelines | None = None) -> Presentation:
     """Stores a second presentation of the same comparison to the same annotator, in reverse order."""
     return _insert(store, earlier.comparison_id, earlier.annotator_id, earlier.order[::-1], "repeat", guidelines)

@@ -101,6 +101,7 @@ SELECT mine.presentation_id FROM (
 WHERE NOT EXISTS (
     SELECT 1 FROM presentations p
     WHERE p.comparison_id = mine.comparison_id AND p.annotator_id = :annotator AND p.purpose = 'repeat')
+    AND {comparisons.NOT_DEMO.format("mine.comparison_id")}
     {_IN_USE.format(comparison="mine.comparison_id")}
 """
 

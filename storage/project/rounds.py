@@ -43,14 +43,17 @@ FROM rounds r JOIN runs ON runs.id = r.run_id
 _RETIRE_POINTLESS = """
 UPDATE comparisons SET retired = 1
 WHERE id IN (SELECT comparison_id FROM queue)
-    AND retired = 0 AND leased = 0 AND human_ranks = 0 AND batch_id IS NULL AND import_id IS NULL
+    AND retired = 0 AND batch_id IS NULL AND import_id IS NULL
+    AND NOT EXISTS (
+        SELECT 1 FROM presentations p JOIN annotators a ON a.id = p.annotator_id
+        WHERE p.comparison_id = comparisons.id AND a.kind = 'human')
     AND (round_id = :round OR EXISTS (
         SELECT 1 FROM comparison_completions link JOIN completions a ON a.id = link.completion_id
         WHERE link.comparison_id = comparisons.id AND a.policy_version_id IN (SELECT value FROM json_each(:left))))
 """
-"""Waiting comparisons that nobody has judged and that a decision made pointless: those that were to decide its round, and those with
-an answer of a version that was rejected or taken back. One that somebody has open stays as it is, so that nothing tells its annotator
-of the decision. A lead's batches and imports are not among them."""
+"""Waiting comparisons that nobody was shown and that a decision made pointless: those that were to decide its round, and those with
+an answer of a version that was rejected or taken back. One that somebody has open, skipped or let go stays as it is: what it then does
+when they come back to it would tell them of the decision. A lead's batches and imports are not among them."""
 
 
 class AlreadyDecided(StoreError):

@@ -243,6 +243,11 @@ def samples(store: Database, run_id: str) -> list[RunSample]:
     return list(json_columns.readable(rows, _sample))
 
 
+def with_samples(store: Database) -> list[str]:
+    """The ids of the runs whose samples have a completion from after training."""
+    return [row[0] for row in store.rows("SELECT DISTINCT run_id FROM run_samples WHERE after IS NOT NULL")]
+
+
 def _sample(row: sqlite3.Row) -> RunSample:
     last_message = prompts.messages_of(row["prompt_id"], row["messages"])[-1]["content"]
     sample = RunSample(last_message, row["before"], row["after"], row["score_before"], row["score_after"])

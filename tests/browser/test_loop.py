@@ -70,12 +70,14 @@ def test_judge_train_and_compare(judged_program, page):
     expect(training.resume).to_be_visible()
 
     page.get_by_role("tab", name="Demo").click()
-    expect(page.locator("#demo-version input")).to_have_value(run.result["policy_version"])
+    expect(page.locator("#demo-versions-chosen")).to_contain_text(run.result["policy_version"])
     page.locator("#demo-prompt textarea").fill("Say something.")
     page.locator("#demo-ask").click()
-    for pane in ("#demo-base", "#demo-tuned"):
-        expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible()
-        assert page.locator(f"{pane} .rl-prose").inner_text().strip() not in ("", "The answer is empty.")
+    answers = page.locator("#demo-current .rl-answer")
+    expect(answers.locator(".rl-prose:not([aria-busy])")).to_have_count(2)
+    expect(answers.locator("h3")).to_have_text([program.model.name, run.result["policy_version"]])
+    for text in answers.locator(".rl-prose").all_inner_texts():
+        assert text.strip() not in ("", "The answer is empty.")
 
 
 def test_a_round_outlives_a_restart_of_the_program(judged_program, page):

@@ -12,7 +12,7 @@ from feedback_ui.app import build_app
 from feedback_ui.judging.compare import CompareService
 from feedback_ui.server.auth import Auth
 from rlhf.config import PRESETS, RoundConfig
-from rlhf.serving.client import PolicyServerDown, ServerStatus
+from rlhf.serving.client import AnswerPiece, PolicyServerDown, ServerStatus
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.database import Database
 from storage.core.records import Sampling
@@ -26,6 +26,9 @@ class FakeServer:
     def __init__(self, answers: dict[str, list[str]] | None = None):
         self.answers = answers or {}
         self.down: str | None = None
+        self.finish_reason = "stop"
+        self.requests: list[tuple[str, list, Sampling, int]] = []
+        """Model, messages, sampling parameters and seed of each answer that was asked for."""
         self.now = ServerStatus(ready=True, filling=False, seconds_per_comparison=None, note="")
 
     def fill(self, seconds_per_comparison: float | None) -> None:
@@ -45,10 +48,14 @@ class FakeServer:
         self._answer()
         return self.now
 
-    async def stream(self, model, messages, *, temperature, max_tokens) -> AsyncIterator[str]:
+    async def stream(self, model, messages, sampling, *, seed) -> AsyncIterator[AnswerPiece]:
         self._answer()
-        for piece in self.answers[model]:
-            yield piece
+        self.requests.append((model, messages, sampling, seed))
+        for text in self.answers[model]:
+            yield self.piece(text)
+        yield self.piece("", self.finish_reason)
+
+    piece = staticmethod(AnswerPiece)
 
     def _answer(self) -> None:
         if self.down:
@@ -171,7 +178,7 @@ def built(tmp_path_factory):
 def app(built, store, jobs, server, monkeypatch):
     """The Training and the Demo page of the app over this test's store and processes."""
     training, demo = page(built, "TrainingPage"), page(built, "DemoPage")
-    for owner in (training, training.form, demo):
+    for owner in (training, training.form, demo, demo.trying, demo.gallery, demo.versions):
         for name, mine in (("store", store), ("auth", Auth(store)), ("jobs", jobs), ("client", server)):
             if hasattr(owner, name):
                 monkeypatch.setattr(owner, name, mine)

@@ -22,6 +22,9 @@ from markupsafe import Markup
 
 import feedback_ui
 from feedback_ui import visitor
+from feedback_ui.demo import conversation, demo_view, gallery_view, versions_view
+from feedback_ui.demo.conversation import Answer, Conversation, Turn
+from feedback_ui.demo.gallery_view import GallerySample
 from feedback_ui.lead import (
     accounts_view,
     audit_view,
@@ -47,11 +50,13 @@ from rlhf.analysis.round_story import Made, Story
 from rlhf.analysis.sequential_test import assess
 from rlhf.analysis.style import StyleEffect
 from rlhf.analysis.validation import Validation
+from rlhf.analysis.version_card import Limit, VersionCard
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import SnapshotManifest
 from rlhf.data.reliability import AnnotatorReliability
 from rlhf.runs import deciding
 from rlhf.runs.results import RoundResult
+from rlhf.runs.token_changes import SampleChange
 from storage.analytics.stats import DayOfJudging
 from storage.content.prompt_list import ListedPrompt
 from storage.content.prompts import Starters
@@ -71,6 +76,7 @@ from storage.core.records import (
     Round,
     Run,
     RunSample,
+    Sampling,
 )
 from storage.exchange.detect import Recognised, Unrecognised
 from storage.exchange.import_records import Import
@@ -82,6 +88,7 @@ NOW = "2026-11-02T10:00:00.000+00:00"
 MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
     prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, visitor,
+    demo_view, gallery_view, versions_view,
 )  # fmt: skip
 
 FRAGMENTS = (
@@ -152,6 +159,19 @@ def a_run(text, **changes):
     return Run(**values | changes)
 
 
+def a_conversation(text):
+    answers = (Answer(text, "stop"), Answer(text, problem=text))
+    turn = Turn(text, 3, Sampling(), (0, 1), answers, verdict="a", continued=0)
+    return Conversation((text, f"{text}."), True, (turn, turn))
+
+
+def a_card(text):
+    version = filled(PolicyVersion, text)
+    limits = (Limit("unread", {"problem": text}), Limit("few_pairs", {"pairs": 3}))
+    data, result = filled(SnapshotManifest, text), filled(RoundResult, text)
+    return VersionCard(version, text, text, text, a_run(text, versions={text: text}), RoundConfig(seed=3), data, result, limits)
+
+
 ASSESSED = assess([1.0, 0.0, 0.5])
 
 
@@ -196,7 +216,6 @@ def error(text):
 
 CASES = {
     "presenters.answer": (lambda t, w: presenters.answer(w, t, writing=True), MARKDOWN),
-    "presenters.answer_cut_short": (lambda t, w: presenters.answer_cut_short(w, t, error(t)), MARKDOWN),
     "presenters.server_down": lambda t, w: presenters.server_down(w, error(t)),
     "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, 3, 2, unused_starter_votes=1),
     "presenters.starters_left_out": lambda t, w: presenters.starters_left_out(w, 2),
@@ -274,11 +293,31 @@ CASES = {
     "rounds_table.section": lambda t, w: rounds_table.section(w, [a_run(t, status="done")]),
     "validation_view.card": lambda t, w: validation_view.card(w, a_run(t)),
     "validation_view.details": lambda t, w: validation_view.details(w, a_run(t), {1: filled(Annotator, t)}, {1: a_comparison(t)}),
+    "demo_view.missing": lambda t, w: demo_view.missing(w, []),
+    "demo_view.refused": lambda t, w: demo_view.refused(w, conversation.Refusal("demo.empty_prompt")),
+    "demo_view.nothing_yet": lambda t, w: demo_view.nothing_yet(w),
+    "demo_view.earlier": (lambda t, w: demo_view.earlier(w, a_conversation(t), 1), MARKDOWN),
+    "demo_view.turn": (
+        lambda t, w: html.fragment(*(demo_view.turn(w, a_conversation(t), 1, writing=writing) for writing in (False, True))), MARKDOWN,
+    ),
+    "demo_view.voted": lambda t, w: demo_view.voted(w, a_conversation(t)),
+    "gallery_view.none_yet": lambda t, w: gallery_view.none_yet(w),
+    "gallery_view.gallery": (
+        lambda t, w: gallery_view.gallery(w, [GallerySample(filled(RunSample, t), filled(SampleChange, t))], shaded=True), MARKDOWN,
+    ),
+    "gallery_view.legend": lambda t, w: gallery_view.legend(w),
+    "versions_view.none_yet": lambda t, w: versions_view.none_yet(w),
+    "versions_view.card": lambda t, w: versions_view.card(w, a_card(t)),
+    "versions_view.data": lambda t, w: versions_view.data(w, a_card(t)),
+    "versions_view.measured": lambda t, w: versions_view.measured(w, a_card(t)),
+    "versions_view.lineage": lambda t, w: versions_view.lineage(w, a_card(t)),
+    "versions_view.with_missing": lambda t, w: versions_view.with_missing(w, versions_view.none_yet(w), t),
     "visitor.line": lambda t, w: visitor.line(w, Visitor(filled(Annotator, t), frozenset(("lead",)), True)),
     "visitor.store_warnings": lambda t, w: visitor.store_warnings(w, SimpleNamespace(damage=t, files_unchanged=False)),
 }  # fmt: skip
 
 SHORTENED = {
+    "versions_view.card", "versions_view.lineage",
     "presenters.server_down", "section.refusal", "run_view.readable", "run_view.progress", "run_view.error", "rounds_table.section",
     "round_view.section",
 }  # fmt: skip

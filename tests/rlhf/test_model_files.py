@@ -178,3 +178,35 @@ def test_resolving_without_fetching_uses_no_network(tmp_path, monkeypatch):
 @pytest.mark.parametrize("model, name", [("default", "SmolLM2-135M-Instruct"), ("org/name", "name"), ("/a/b/tiny/", "tiny")])
 def test_names_for_tables(model, name):
     assert model_files.display_name(model) == name
+
+
+@pytest.mark.parametrize(
+    "readme, licence",
+    [
+        ("---\nlicense: apache-2.0\ntags: [x]\n---\n# Model", "apache-2.0"),
+        ("---\r\ntags: [x]\r\nlicense: 'Llama3.2'\r\n---\r\n", "llama3.2"),
+        ("# Model\nlicense: mit", "unknown"),
+        ("---\nlicense: [a, b]\n---\n", "unknown"),
+        ("---\nlicense: <script>\n---\n", "unknown"),
+        ("---\nlicense: mit", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_the_licence_is_the_one_that_the_readme_beside_the_weights_names(tiny_folder, tmp_path, readme, licence):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    if readme is not None:
+        (folder / "README.md").write_text(readme, newline="")
+    assert model_files.licence(str(folder)) == licence
+
+
+def test_the_licence_of_a_model_that_is_not_here_is_unknown(tmp_path):
+    assert model_files.licence(str(tmp_path / "nowhere")) == "unknown"
+    assert model_files.licence("default") == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "model, hub_id",
+    [("default", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("org/name", "org/name"), ("/a/b", None), ("a/b/c", None), ("org/na me", None)],
+)
+def test_the_id_on_the_hub(model, hub_id):
+    assert model_files.hub_id(model) == hub_id

@@ -221,9 +221,10 @@ def judges(app, client: httpx2.Client) -> None:
 def reads_an_answer_while_it_is_written(app, client: httpx2.Client) -> None:
     """Its first word is read before the next is written: nothing in between keeps a stream back."""
     numbers = {event.fn.__qualname__: number for number, event in app.pages.fns.items() if event.fn}
-    opened = post(client, "run/predict", {"fn_index": numbers["DemoPage.refresh"], "data": [None], "session_hash": "demo"})
+    opened = post(client, "run/predict", {"fn_index": numbers["TryingSection.open"], "data": ["", None, None], "session_hash": "demo"})
     assert opened.status_code == 200, opened.text
-    asked = {"fn_index": numbers["DemoPage.answer"], "data": [None, None, "Hello", 0.7, 32], "session_hash": "demo"}
+    data = [None, ["Model"], False, "Hello", 0.7, 32, 1, 0, 0]
+    asked = {"fn_index": numbers["TryingSection.answer"], "data": data, "session_hash": "demo"}
     SlowModel.first_was_read.clear()
     joined = post(client, "queue/join", asked)
     assert joined.status_code == 200, joined.text

@@ -284,7 +284,7 @@ def test_no_other_page_tells_an_id_or_links_an_answer_to_a_version(site):
         reply = client.get(path)
         assert not SECRET_ID.search(f"{reply.headers}{reply.text}"), path
         assert BASE not in reply.text and TUNED not in reply.text, path
-    for name in ("LeaderboardPage.open", "DataPage.show", "visitor_line.<locals>.show_visitor", "DemoPage.refresh"):
+    for name in ("LeaderboardPage.open", "DataPage.show", "visitor_line.<locals>.show_visitor", "DemoPage.enter", "TryingSection.open"):
         event = site.events[name]
         data = [None for _ in event.inputs]
         reply = client.post("/gradio_api/run/predict", json={"fn_index": event._id, "data": data, "session_hash": "s"})

@@ -22,6 +22,7 @@ from rlhf.serving.client import PolicyServerBusy, PolicyServerRefused
 from rlhf.serving.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
 from storage.content import policies, prompts
 from storage.core.database import Database
+from storage.core.records import Sampling
 from storage.judging import queue
 
 CHAT = "/v1/chat/completions"
@@ -379,7 +380,7 @@ def test_the_clients_own_error_says_that_there_is_no_room(shared, monkeypatch, e
 
     monkeypatch.setattr(shared.service, "submit", full)
     with pytest.raises(PolicyServerBusy, match=str(error)):
-        streamed(shared.client.stream("tiny", user("Hi"), temperature=1.0, max_tokens=5))
+        streamed(shared.client.stream("tiny", user("Hi"), Sampling(max_new_tokens=5), seed=0))
     # Whoever only looks is answered all the same.
     assert shared.client.models() == ["tiny"] and shared.client.status().ready
 
@@ -489,4 +490,4 @@ def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeyp
 
 def test_a_refusal_is_told_apart_by_the_client(shared):
     with pytest.raises(PolicyServerRefused, match="of which 4,096 can be read"):
-        streamed(shared.client.stream("tiny", user("x" * 5000), temperature=1.0, max_tokens=5))
+        streamed(shared.client.stream("tiny", user("x" * 5000), Sampling(max_new_tokens=5), seed=0))

@@ -42,10 +42,10 @@ class Tab:
         self.http = httpx2.Client(base_url=program.url, headers={"cookie": cookie, "accept-language": "en"}, timeout=200)
         config = self.http.get("/config").json()
         self.ids = {c["props"]["elem_id"]: c["id"] for c in config["components"] if c["props"].get("elem_id")}
-        events = {tuple(d["outputs"]): d["id"] for d in config["dependencies"]}
-        panes = [self.ids["demo-base"], self.ids["demo-tuned"]]
-        self.answer = next(event for outputs, event in events.items() if list(outputs[:2]) == panes)
-        self.refresh = next(e for outputs, e in events.items() if {self.ids["demo-notice"], self.ids["demo-version"]} <= set(outputs))
+        events = config["dependencies"]
+        self.answer = next(e["id"] for e in events if {self.ids["demo-prompt"], self.ids["demo-blind"]} <= set(e["inputs"]))
+        shown = {self.ids["demo-versions-chosen"], self.ids["demo-temperature"]}
+        self.refresh = next(e["id"] for e in events if shown <= set(e["outputs"]))
 
     def load_pages(self):
         return [self.http.get(path).status_code for path in ("/", "/config", "/theme.css")]
@@ -56,12 +56,12 @@ class Tab:
 
     def open_demo(self):
         """As a tap on the tab: which models can answer."""
-        body = {"fn_index": self.refresh, "data": [None], "session_hash": self.session}
+        body = {"fn_index": self.refresh, "data": ["", None, None], "session_hash": self.session}
         return self.http.post("/gradio_api/run/predict", json=body).text
 
     def send(self, text="Hi"):
         """Sends a prompt; the number under which its answer is written."""
-        body = {"fn_index": self.answer, "data": [None, None, text, 0.7, 96], "session_hash": self.session}
+        body = {"fn_index": self.answer, "data": [None, ["tiny-model"], False, text, 0.7, 96, 1, 0, 0], "session_hash": self.session}
         return self.http.post("/gradio_api/queue/join", json=body).json()["event_id"]
 
     def stop(self, event):

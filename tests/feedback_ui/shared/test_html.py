@@ -152,7 +152,7 @@ def test_a_file_cannot_end_the_element_that_it_stands_in(tmp_path, monkeypatch):
 
 
 def test_only_gradios_own_marker_is_a_text_that_the_browser_translates():
-    assert theme.static_text("demo.base") == '__i18n__{"__type__": "translation_metadata", "key": "demo.base"}'
+    assert theme.static_text("demo.stop") == '__i18n__{"__type__": "translation_metadata", "key": "demo.stop"}'
     for marker in ("<b>", '__i18n__{"key": "<b>"}', str(gr.I18n()("<b>"))):
         with pytest.raises(ValueError, match="no marker"):
             html.translated_in_browser(marker)

@@ -8,7 +8,7 @@ from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import charts
 from storage.analytics.stats import DayOfJudging
-from storage.core.records import Metric, PolicyVersion
+from storage.core.records import Metric
 
 EN, KO = Translator("en"), Translator("ko")
 
@@ -25,15 +25,8 @@ def test_pairs_from_people_and_simulated_ones_are_counted_separately():
     html = presenters.pairs_available(EN, 2, 1)
     assert "2 preference pairs from people, 1 from simulated annotators (used only if included)." in html
     assert "judge some comparisons" in presenters.pairs_available(EN, 0, 0)
-
-
-def test_versions_to_compare_are_those_served_newest_first():
-    versions = [
-        PolicyVersion(i, name, kind, "m", None, None, "")
-        for i, (name, kind) in enumerate([("base", "base"), ("t1", "tuned"), ("t2", "tuned"), ("gone", "tuned"), ("x", "external")])
-    ]
-    assert presenters.served_versions(["t1", "base", "t2", "x"], versions) == ("base", ["t2", "t1"])
-    assert presenters.served_versions([], versions) == (None, [])
+    assert "Demo" not in html
+    assert "4 votes of the Demo page are left out" in presenters.pairs_available(EN, 2, 1, demo_votes=4)
 
 
 def test_notices_are_escaped():

@@ -174,7 +174,7 @@ def asks(server, messages):
     import asyncio
 
     async def read():
-        return [piece async for piece in server.client.stream("no-system", messages, temperature=1.0, max_tokens=5)]
+        return [piece async for piece in server.client.stream("no-system", messages, Sampling(max_new_tokens=5), seed=0)]
 
     return asyncio.run(read())
 

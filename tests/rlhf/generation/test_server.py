@@ -90,7 +90,10 @@ def test_a_seed_gives_the_same_answer_again_and_another_seed_another(server):
 
 def test_an_unknown_model_is_refused_with_the_names_there_are(server):
     server.register("tiny-r1")
-    for ask in (lambda: server.says("gpt-9"), lambda: streamed(server.client.stream("gpt-9", user("Q"), temperature=1.0, max_tokens=5))):
+    for ask in (
+        lambda: server.says("gpt-9"),
+        lambda: streamed(server.client.stream("gpt-9", user("Q"), Sampling(max_new_tokens=5), seed=0)),
+    ):
         with pytest.raises(PolicyServerDown) as caught:
             ask()
         assert "no model 'gpt-9'; there are: current, tiny, tiny-r1" in str(caught.value)
@@ -132,7 +135,7 @@ def test_a_version_whose_adapter_is_damaged_is_refused_every_time_and_the_others
         with pytest.raises(PolicyServerDown, match=r"refused \(503\).*the adapter cannot be read"):
             server.says("tiny-r1")
         with pytest.raises(PolicyServerDown, match=r"refused \(503\).*the adapter cannot be read"):
-            streamed(server.client.stream("tiny-r1", user("Q"), temperature=1.0, max_tokens=5))
+            streamed(server.client.stream("tiny-r1", user("Q"), Sampling(max_new_tokens=5), seed=0))
     assert server.says("tiny") == base
 
 
@@ -166,7 +169,7 @@ def test_two_chats_at_once_while_the_queue_fills_say_what_they_say_alone(server,
 @pytest.mark.slow
 def test_a_reader_who_leaves_frees_the_server(server):
     async def leaves():
-        pieces = server.client.stream("tiny", user("Hello"), temperature=1.5, max_tokens=1000)
+        pieces = server.client.stream("tiny", user("Hello"), Sampling(temperature=1.5, max_new_tokens=1000), seed=0)
         await anext(pieces)
         assert sum(server.service.metrics().values()) == 1
         await pieces.aclose()

@@ -594,7 +594,7 @@ def test_the_evidence_of_a_recognition_is_reported():
         ({"instruction": "When?", "context": "In May.", "response": "May"}, r"prompts \(knows nothing of context\)"),
         ({"question": "Name a fruit", "good": "Pear", "bad": "Plum"}, "knows nothing of good, bad"),
         ({"prompt": "Name a fruit", "output": "Pear", "score": 3}, r"prompts \(knows nothing of output, score\)"),
-        ({"a\x1b": 1}, "Its fields: a\N{REPLACEMENT CHARACTER}. If its first line"),
+        ({"a\x1b": 1}, "Its fields: a\N{REPLACEMENT CHARACTER}. Say --format NAME"),
     ],
 )
 def test_what_is_not_recognised_is_refused_with_the_likely_formats(record, likely):

@@ -28,6 +28,18 @@ def test_each_line_is_a_prompt_and_blank_ones_are_counted(store, tmp_path):
     assert (report.prompts, report.numbering, report.read_as) == (4, {"blank lines": 3}, {"each line of text": "a prompt"})
 
 
+@pytest.mark.parametrize("heading", ["prompt", " Prompts:", "QUESTION"])
+def test_a_heading_is_no_prompt(store, tmp_path, heading):
+    path = tmp_path / "mine.txt"
+    path.write_text(f"\n{heading}\nWhy, really?\nText\n", encoding="utf-8")
+    _, report = imports.import_file(store, path, "prompts")
+    assert [row[0] for row in store.rows("SELECT json_extract(messages, '$[0].content') FROM prompts ORDER BY id")] == [
+        "Why, really?",
+        "Text",
+    ]
+    assert report.read_as[f"the first line, {heading.strip()},"] == "a heading"
+
+
 def test_each_paragraph_is_a_prompt(store, tmp_path):
     path = tmp_path / "mine.md"
     path.write_text(TEXT, encoding="utf-8", newline="")
