@@ -1,4 +1,4 @@
-"""This project's side of `ppo_vs_peers`: one PPO step of the packaged model, its profile, its generation, or the vowel task."""
+"""This project's side of `ppo_vs_peers`: one PPO step, its profile, its generation, or the vowel task."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import ppo_work as work
 import torch
 from tokenizers import Tokenizer, models
 from torch.profiler import ProfilerActivity, profile
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen2Config
 
 from rlhf import model_files
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig, SamplingConfig
 from rlhf.generation.engine import GenerationEngine, requests_for
+from rlhf.generation.lanes import Prefill
 from rlhf.generation.recording import RolloutRecorder
 from rlhf.models.backbone import Backbone
 from rlhf.models.lora import FusedLinear
@@ -32,80 +33,109 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::linear")
 
 
 class Clock:
-    """Seconds spent inside functions, by phase."""
+    """Seconds spent inside functions, by phase, until the device has computed what they asked for."""
 
-    def __init__(self):
+    def __init__(self, device: str):
+        self.device = device
         self.seconds: dict[str, float] = {}
+
+    def now(self) -> float:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def watch(self, owner: object, name: str, phase: str, *, when: Callable[..., bool] = lambda *_, **__: True) -> None:
         plain: Callable = getattr(owner, name)
 
         def timed(*args, **kwargs):
-            start = time.perf_counter()
+            start = self.now()
             try:
                 return plain(*args, **kwargs)
             finally:
                 if when(*args, **kwargs):
-                    self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+                    self.seconds[phase] = self.seconds.get(phase, 0.0) + self.now() - start
 
         setattr(owner, name, timed)
 
 
-def packaged() -> Backbone:
-    backbone = Backbone.load(model_files.resolve("default"), "cpu")
+def base(load: work.Workload) -> Backbone:
+    """The packaged model, or random weights of the shape that is asked for."""
+    if load.shape == work.PACKAGED:
+        backbone = Backbone.load(model_files.resolve("default"), load.device)
+    else:
+        torch.manual_seed(0)
+        with torch.device(load.device):
+            model = AutoModelForCausalLM.from_config(Qwen2Config(**work.qwen2_fields(load.shape)), dtype=getattr(torch, load.dtype))
+        backbone = Backbone(model, tokenizer({"<end>": work.NEVER_SAMPLED, "<pad>": work.NEVER_SAMPLED + 1}), load.device)
     backbone.eos_token_ids, backbone.eos_id = (work.NEVER_SAMPLED,), work.NEVER_SAMPLED
     return backbone
 
 
-def arranged(top_layers: int, reward_layers: int) -> PPO:
+def tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
+    spelled = Tokenizer(models.WordLevel(vocabulary, unk_token="<end>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=spelled, eos_token="<end>", pad_token="<pad>", chat_template="{{ messages[0].content }}"
+    )
+
+
+def arranged(load: work.Workload, top_layers: int, reward_layers: int) -> PPO:
     """The trainer of the step that is compared: how many of the last layers have the policy's and the reward model's adapters."""
-    backbone = packaged()
+    backbone = base(load)
     config = RewardConfig(depth=1.0, adapter=AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=reward_layers))
     backbone.add_adapter(ADAPTER, config.adapter, seed=0)
     return PPO(
         backbone,
         RewardModel(backbone, config, seed=0),
-        work.prompts(backbone.base.config.vocab_size),
+        load.prompt_ids(backbone.base.config.vocab_size),
         PPOConfig(
-            batch_size=work.PROMPTS,
-            minibatch_size=work.MINIBATCH,
-            epochs=work.EPOCHS,
+            batch_size=load.prompts,
+            minibatch_size=load.minibatch,
+            epochs=load.epochs,
             learning_rate=work.LEARNING_RATE,
         ),
         AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=top_layers),
-        sampling=SamplingConfig(max_new_tokens=work.RESPONSE_TOKENS, temperature=1.0),
+        sampling=SamplingConfig(max_new_tokens=load.response_tokens, temperature=1.0),
         seed=0,
     )
 
 
-def step(top_layers: int, reward_layers: int) -> None:
-    trainer = arranged(top_layers, reward_layers)
+def peak(load: work.Workload) -> dict[str, float]:
+    return {"peak_gib": torch.cuda.max_memory_allocated() / 2**30} if load.device == "cuda" else {}
+
+
+def step(load: work.Workload, top_layers: int, reward_layers: int) -> None:
+    trainer = arranged(load, top_layers, reward_layers)
     backbone = trainer.backbone
-    clock = Clock()
+    clock = Clock(load.device)
     clock.watch(ppo_trainer, "collect", "collect")
     clock.watch(trainer, "update", "update")
     clock.watch(RewardModel, "score", "scoring")
     clock.watch(rollout, "forward_logprobs", "scoring")
-    clock.watch(backbone.decoder, "forward", "prefill", when=lambda ids, *_, cache=None, **__: cache is not None and ids.shape[1] > 1)
-    start = time.perf_counter()
+    clock.watch(Prefill, "step", "prefill")
+    if load.device == "cuda":
+        # The first step allocates and captures.
+        trainer.step()
+        clock.seconds.clear()
+    start = clock.now()
     trainer.step()
     seconds = clock.seconds
     work.report(
-        step=time.perf_counter() - start,
+        step=clock.now() - start,
         rollout=seconds.pop("collect") - seconds["scoring"],
         sizes=sizes(backbone),
         adapted=top_layers or backbone.depth,
         reward_adapted=reward_layers or backbone.depth,
         **seconds,
+        **peak(load),
     )
 
 
-def profiled(top_layers: int) -> None:
+def profiled(load: work.Workload, top_layers: int) -> None:
     """Seconds of a step's gradients by what they are spent on; watching costs some of its own.
 
     A minibatch at a time: what the profiler keeps of a whole update does not fit into the memory of a small machine.
     """
-    trainer = arranged(top_layers, top_layers)
+    trainer = arranged(load, top_layers, top_layers)
     vocabulary = trainer.backbone.base.config.vocab_size
     plain = trainer.add_gradients
     spent: dict[str, float] = {}
@@ -146,20 +176,22 @@ def sizes(backbone: Backbone) -> dict[str, int]:
 
 
 @torch.no_grad()
-def generate(*, by_transformers: bool) -> None:
+def generate(load: work.Workload, *, by_transformers: bool) -> None:
     """Tokens a second of base and policy by this project's loop or by `model.generate`, in bfloat16 where there is that."""
-    backbone = packaged()
+    backbone = base(load)
     backbone.add_adapter("policy", AdapterConfig(rank=work.RANK, alpha=work.ALPHA), seed=0)
-    options = work.prompts(backbone.base.config.vocab_size)
-    ids = torch.tensor(options)
-    sampling_ = Sampling(temperature=1.0, max_new_tokens=work.RESPONSE_TOKENS)
+    options = load.prompt_ids(backbone.base.config.vocab_size)
+    ids = torch.tensor(options, device=load.device)
+    sampling_ = Sampling(temperature=1.0, max_new_tokens=load.response_tokens)
+    clock = Clock(load.device)
+    engine = GenerationEngine(backbone)
     if by_transformers:
         plain(backbone)
 
     def run(adapter: str | None) -> None:
         if not by_transformers:
-            recorder = None if adapter is None else RolloutRecorder(backbone, [len(row) for row in options], work.RESPONSE_TOKENS)
-            GenerationEngine(backbone).run(requests_for(options, sampling_, 0, adapter=adapter), recorder=recorder)
+            recorder = None if adapter is None else RolloutRecorder(backbone, [len(row) for row in options], load.response_tokens)
+            engine.run(requests_for(options, sampling_, 0, adapter=adapter), recorder=recorder)
             return
         with backbone.adapter_set.applied(adapter):
             backbone.base.generate(
@@ -169,7 +201,7 @@ def generate(*, by_transformers: bool) -> None:
                 top_k=0,
                 top_p=1.0,
                 temperature=1.0,
-                max_new_tokens=work.RESPONSE_TOKENS,
+                max_new_tokens=load.response_tokens,
                 eos_token_id=work.NEVER_SAMPLED,
                 pad_token_id=backbone.pad_id,
             )
@@ -178,12 +210,12 @@ def generate(*, by_transformers: bool) -> None:
         """The best of three, so that the first one's first touch of the weights does not count."""
         seconds = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = clock.now()
             run(adapter)
-            seconds.append(time.perf_counter() - start)
-        return work.PROMPTS * work.RESPONSE_TOKENS / min(seconds)
+            seconds.append(clock.now() - start)
+        return load.new_tokens / min(seconds)
 
-    work.report(base=rate(None), policy=rate("policy"))
+    work.report(base=rate(None), policy=rate("policy"), **peak(load))
 
 
 def plain(backbone: Backbone) -> None:
@@ -192,15 +224,16 @@ def plain(backbone: Backbone) -> None:
     FusedLinear.forward = FusedLinear.__base__.forward
 
 
-def matmul_rate() -> None:
+def matmul_rate(load: work.Workload) -> None:
     """Multiplications and additions a second of one large product, the best of several."""
-    dtype = packaged().base.dtype
-    a, b = (torch.randn(2048, 2048, dtype=dtype) for _ in range(2))
+    dtype, clock = base(load).base.dtype, Clock(load.device)
+    side = 8192 if load.device == "cuda" else 2048
+    a, b = (torch.randn(side, side, dtype=dtype, device=load.device) for _ in range(2))
     best = 0.0
     for _ in range(12):
-        start = time.perf_counter()
+        start = clock.now()
         a @ b
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
+        best = max(best, 2 * side**3 / (clock.now() - start))
     work.report(rate=best, dtype=str(dtype).removeprefix("torch."))
 
 
@@ -211,11 +244,7 @@ def small() -> Backbone:
     """The random GPT-2 with a vocabulary of letters."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(**work.GPT2, bos_token_id=1, eos_token_id=1, pad_token_id=0))
-    spelled = Tokenizer(models.WordLevel({word: i for i, word in enumerate(work.words())}, unk_token="<end>"))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=spelled, eos_token="<end>", pad_token="<pad>", chat_template="{{ messages[0].content }}"
-    )
-    return Backbone(model, tokenizer)
+    return Backbone(model, tokenizer({word: i for i, word in enumerate(work.words())}))
 
 
 class Vowels:
@@ -238,8 +267,8 @@ def vowels(seed: int, lam: float) -> None:
         work.vowel_prompts(),
         PPOConfig(
             batch_size=work.VOWEL_BATCH,
-            minibatch_size=work.MINIBATCH,
-            epochs=work.EPOCHS,
+            minibatch_size=work.Workload().minibatch,
+            epochs=work.Workload().epochs,
             learning_rate=work.VOWEL_LEARNING_RATE,
             kl_coef=work.VOWEL_KL,
             kl_target=0.0,
@@ -263,15 +292,17 @@ if __name__ == "__main__":
     parser.add_argument("--reward-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lam", type=float, default=0.95)
+    work.add_options(parser)
     options = parser.parse_args()
+    load = work.chosen(options)
     match options.task:
         case "step":
-            step(options.top_layers, options.reward_layers)
+            step(load, options.top_layers, options.reward_layers)
         case "profile":
-            profiled(options.top_layers)
+            profiled(load, options.top_layers)
         case "generate" | "transformers":
-            generate(by_transformers=options.task == "transformers")
+            generate(load, by_transformers=options.task == "transformers")
         case "rate":
-            matmul_rate()
+            matmul_rate(load)
         case "vowels":
             vowels(options.seed, options.lam)

@@ -21,7 +21,9 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     TrainerCallback,
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
@@ -38,20 +40,20 @@ class Log(TrainerCallback):
             self.kl.append(logs["objective/kl"])
 
 
-def settings(*, steps: int, batch: int, new_tokens: int, learning_rate: float, kl_coef: float, seed: int) -> PPOConfig:
+def settings(load: work.Workload, *, steps: int, batch: int, new_tokens: int, learning_rate: float, kl_coef: float, seed: int) -> PPOConfig:
     # One device batch as large as the whole batch: every minibatch is an update, as on the other side.
     return PPOConfig(
         output_dir=tempfile.mkdtemp(),
         report_to=[],
-        use_cpu=True,
-        bf16=False,
+        use_cpu=load.device == "cpu",
+        bf16=load.device == "cuda",
         seed=seed,
         disable_tqdm=True,
         save_strategy="no",
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=1,
-        num_mini_batches=batch // work.MINIBATCH,
-        num_ppo_epochs=work.EPOCHS,
+        num_mini_batches=batch // load.minibatch,
+        num_ppo_epochs=load.epochs,
         total_episodes=steps * batch,
         local_rollout_forward_batch_size=batch,
         response_length=new_tokens,
@@ -66,12 +68,27 @@ def settings(*, steps: int, batch: int, new_tokens: int, learning_rate: float, k
     )
 
 
-def step(model: str, top_layers: int) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    # Its own padding is the end of a turn; TRL wants one that is never sampled.
-    tokenizer.pad_token_id = work.NEVER_SAMPLED + 1
-    policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    critics = [AutoModelForSequenceClassification.from_pretrained(model, num_labels=1, dtype=torch.float32) for _ in range(2)]
+def models_of(load: work.Workload, model: str) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, list[PreTrainedModel]]:
+    """The tokenizer, the policy, and the reward and value models: the packaged one's weights, or random ones of the shape asked for."""
+    if load.shape == work.PACKAGED:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        # Its own padding is the end of a turn; TRL wants one that is never sampled.
+        tokenizer.pad_token_id = work.NEVER_SAMPLED + 1
+        policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        critics = [AutoModelForSequenceClassification.from_pretrained(model, num_labels=1, dtype=torch.float32) for _ in range(2)]
+        return tokenizer, policy, critics
+    spelled = Tokenizer(models.WordLevel({"<end>": work.NEVER_SAMPLED, "<pad>": work.NEVER_SAMPLED + 1}, unk_token="<end>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelled, eos_token="<end>", pad_token="<pad>")
+    config, dtype = Qwen2Config(**work.qwen2_fields(load.shape), num_labels=1), getattr(torch, load.dtype)
+    torch.manual_seed(0)
+    with torch.device(load.device):
+        policy = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        critics = [AutoModelForSequenceClassification.from_config(config, dtype=dtype) for _ in range(2)]
+    return tokenizer, policy, critics
+
+
+def step(load: work.Workload, model: str, top_layers: int) -> None:
+    tokenizer, policy, critics = models_of(load, model)
     layers = policy.config.num_hidden_layers
     lora = LoraConfig(
         r=work.RANK,
@@ -81,35 +98,65 @@ def step(model: str, top_layers: int) -> None:
         layers_to_transform=list(range(layers - top_layers, layers)) if top_layers else None,
     )
     trainer = PPOTrainer(
-        args=settings(steps=1, batch=work.PROMPTS, new_tokens=work.RESPONSE_TOKENS, learning_rate=work.LEARNING_RATE, kl_coef=0.05, seed=0),
+        args=settings(
+            load,
+            # On an accelerator the first step is not counted, as on the other side.
+            steps=2 if load.device == "cuda" else 1,
+            batch=load.prompts,
+            new_tokens=load.response_tokens,
+            learning_rate=work.LEARNING_RATE,
+            kl_coef=0.05,
+            seed=0,
+        ),
         processing_class=tokenizer,
         model=policy,
         ref_model=None,
         reward_model=critics[0],
         value_model=critics[1],
-        train_dataset=Dataset.from_dict({"input_ids": work.prompts(policy.config.vocab_size)}),
+        train_dataset=Dataset.from_dict({"input_ids": load.prompt_ids(policy.config.vocab_size)}),
         peft_config=lora,
     )
     seconds = {"rollout": 0.0, "scoring": 0.0}
-    watch(seconds, "batch_generation", "rollout")
-    watch(seconds, "get_reward", "scoring")
-    watch(seconds, "forward", "scoring")
-    start = time.perf_counter()
+    for name, phase in (("batch_generation", "rollout"), ("get_reward", "scoring"), ("forward", "scoring")):
+        watch(seconds, name, phase, load.device)
+    clock = StepClock(load.device, seconds)
+    trainer.add_callback(clock)
     trainer.train()
-    whole = time.perf_counter() - start
-    work.report(step=whole, update=whole - sum(seconds.values()), **seconds)
+    whole = now(load.device) - clock.start
+    peak = {"peak_gib": torch.cuda.max_memory_allocated() / 2**30} if load.device == "cuda" else {}
+    work.report(step=whole, update=whole - sum(seconds.values()), **seconds, **peak)
 
 
-def watch(seconds: dict[str, float], name: str, phase: str) -> None:
+class StepClock(TrainerCallback):
+    """Begins to count again after every step but the last, which is the one that is measured."""
+
+    def __init__(self, device: str, seconds: dict[str, float]):
+        self.device, self.seconds = device, seconds
+        self.start = now(device)
+
+    def on_step_end(self, args, state, control, **unused):
+        if state.global_step < state.max_steps:
+            self.seconds.update(dict.fromkeys(self.seconds, 0.0))
+            self.start = now(self.device)
+
+
+def now(device: str) -> float:
+    """The time when the device has computed what it was asked for."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def watch(seconds: dict[str, float], name: str, phase: str, device: str) -> None:
     """Adds up the seconds of a function of the trainer, outside of the update."""
     plain = getattr(ppo_trainer, name)
 
     def timed(*args, **kwargs):
         if torch.is_grad_enabled():
             return plain(*args, **kwargs)
-        start = time.perf_counter()
+        start = now(device)
         found = plain(*args, **kwargs)
-        seconds[phase] += time.perf_counter() - start
+        seconds[phase] += now(device) - start
         return found
 
     setattr(ppo_trainer, name, timed)
@@ -141,6 +188,7 @@ def vowels(seed: int, lam: float) -> None:
     ppo_trainer.get_reward = get_reward
     log = Log()
     args = settings(
+        work.Workload(),
         steps=work.VOWEL_STEPS,
         batch=work.VOWEL_BATCH,
         new_tokens=work.VOWEL_NEW_TOKENS,
@@ -174,8 +222,9 @@ if __name__ == "__main__":
     parser.add_argument("--top-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lam", type=float, default=0.95)
+    work.add_options(parser)
     options = parser.parse_args()
     if options.task == "step":
-        step(options.model, options.top_layers)
+        step(work.chosen(options), options.model, options.top_layers)
     else:
         vowels(options.seed, options.lam)

@@ -3,6 +3,10 @@
     python3 -m venv /tmp/trl && /tmp/trl/bin/pip install torch==2.13.0 trl==1.12.0 transformers==5.23.* peft==0.21.2
     python benchmarks/ppo_vs_peers.py --trl /tmp/trl/bin/python
 
+On a machine with a GPU, random weights of the 1.5B shape, both sides in bfloat16:
+
+    python benchmarks/ppo_vs_peers.py --trl /tmp/trl/bin/python --device cuda --shape 1.5b --prompt-tokens 256 --response-tokens 256
+
 Every run is a process of its own, so that its peak memory is its own. Prints seconds by phase, tokens a second, memory,
 their ratios, and the share of the machine's matrix-product rate that each phase reaches. `--only` runs one part.
 """
@@ -42,7 +46,7 @@ def run(python: str, script: str, *arguments: object, own: bool = True) -> dict:
     return result
 
 
-def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> None:
+def steps(load: work.Workload, trl: str, rounds: int, model: str, top_layers: int, rate: float) -> None:
     """One PPO step with adapters everywhere and with adapters at the top, on both sides, in turns.
 
     At the top, the reward model's adapter is in the same layers as the policy's; it is measured in all layers too, as TRL's
@@ -51,11 +55,12 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
     of: dict[tuple[str, int, int], list[dict]] = {}
 
     def ours(layers: int, reward_layers: int) -> None:
-        result = run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers, "--reward-layers", reward_layers)
+        arguments = ("--top-layers", layers, "--reward-layers", reward_layers, *load.arguments())
+        result = run(sys.executable, "ppo_rankloop.py", "step", *arguments)
         of.setdefault(("rankloop", layers, reward_layers), []).append(result)
 
     def theirs(layers: int) -> None:
-        result = run(trl, "ppo_trl.py", "step", "--model", model, "--top-layers", layers)
+        result = run(trl, "ppo_trl.py", "step", "--model", model, "--top-layers", layers, *load.arguments())
         of.setdefault(("TRL 1.12", layers, 0), []).append(result)
 
     for _ in range(rounds):
@@ -72,7 +77,8 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
         return mean(result[name] for result in of[row])
 
     print(
-        f"\nOne PPO step: {work.PROMPTS} prompts of {work.PROMPT_TOKENS} tokens, {work.RESPONSE_TOKENS} new, {work.EPOCHS} epochs\n"
+        f"\nOne PPO step, {load.shape} on {load.device}: {load.prompts} prompts of {load.prompt_tokens} tokens, "
+        f"{load.response_tokens} new, {load.epochs} epochs\n"
         f"{'':9} {'adapters':30} {'rollout':>9} {'scoring':>9} {'update':>9} {'step':>9} {'new tok/s':>10} {'peak':>9}"
     )
     for row in of:
@@ -80,7 +86,7 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
         print(
             f"{row[0]:9} {place(row):30}"
             + "".join(f"{spent:8.1f} s" for spent in seconds.values())
-            + f" {work.PROMPTS * work.RESPONSE_TOKENS / seconds['rollout']:10.0f} {average(row, 'peak_gib'):5.2f} GiB"
+            + f" {load.new_tokens / seconds['rollout']:10.0f} {average(row, 'peak_gib'):5.2f} GiB"
         )
     for row in of:
         if row[0] == "TRL 1.12":
@@ -94,7 +100,7 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
         share = average(row, "peak_gib") / average(alike, "peak_gib")
         print(f"  peak memory: {share:.2f} of TRL's, {place(alike)} (0.25 asked: {verdict(share <= 0.25)})")
         result = of[row][0]
-        needed = work.flops_needed(work.Sizes(**result["sizes"]), adapted=result["adapted"], reward_adapted=result["reward_adapted"])
+        needed = work.flops_needed(load, work.Sizes(**result["sizes"]), adapted=result["adapted"], reward_adapted=result["reward_adapted"])
         for phase in ("prefill", *PHASES):
             reached = needed[phase] / average(row, phase) / rate
             print(f"  {phase}: {needed[phase] / 1e12:.2f} TFLOP needed, {reached:.0%} of the matrix-product rate")
@@ -108,9 +114,9 @@ def place(row: tuple[str, int, int]) -> str:
     return f"top {layers}, reward in all" if side == "rankloop" and not reward_layers else f"top {layers}"
 
 
-def profile(layers: int) -> None:
+def profile(load: work.Workload, layers: int) -> None:
     """The time of this project's update by kind of operation, the largest first, without those below 1%."""
-    spent = run(sys.executable, "ppo_rankloop.py", "profile", "--top-layers", layers)
+    spent = run(sys.executable, "ppo_rankloop.py", "profile", "--top-layers", layers, *load.arguments())
     del spent["peak_gib"]
     whole = sum(spent.values())
     print(f"\nUpdate, {f'top {layers}' if layers else 'all'}: {whole:.1f} s watched")
@@ -119,11 +125,12 @@ def profile(layers: int) -> None:
             print(f"{seconds:7.2f} s {seconds / whole:5.0%}  {kind}")
 
 
-def generation() -> None:
-    ours, theirs = run(sys.executable, "ppo_rankloop.py", "generate"), run(sys.executable, "ppo_rankloop.py", "transformers", own=False)
+def generation(load: work.Workload) -> None:
+    ours = run(sys.executable, "ppo_rankloop.py", "generate", *load.arguments())
+    theirs = run(sys.executable, "ppo_rankloop.py", "transformers", *load.arguments(), own=False)
     for policy in ("base", "policy"):
         print(
-            f"generation of {work.PROMPTS} rows, {policy}: {ours[policy]:.0f} tokens/s, `model.generate` {theirs[policy]:.0f}: "
+            f"generation of {load.prompts} rows, {policy}: {ours[policy]:.0f} tokens/s, `model.generate` {theirs[policy]:.0f}: "
             f"{ours[policy] / theirs[policy]:.2f} times (2.5 asked: {verdict(ours[policy] >= 2.5 * theirs[policy])})"
         )
 
@@ -150,19 +157,23 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the vowel task")
     parser.add_argument("--top-layers", type=int, default=10, help="layers of the second arrangement")
     parser.add_argument("--only", choices=("step", "profile", "generate", "vowels"), help="one part alone")
+    work.add_options(parser)
     args = parser.parse_args()
+    load = work.chosen(args)
+    args.top_layers = min(args.top_layers, work.SHAPES.get(load.shape, {}).get("num_hidden_layers", args.top_layers))
     print(machine())
     if args.only in (None, "generate"):
-        generation()
+        generation(load)
     if args.only in (None, "step"):
         if not args.trl:
             parser.error("--trl is needed to compare steps")
-        measured = run(sys.executable, "ppo_rankloop.py", "rate")
+        measured = run(sys.executable, "ppo_rankloop.py", "rate", *load.arguments())
         print(f"matrix products: {measured['rate'] / 1e9:.0f} GFLOPS in {measured['dtype']}")
-        steps(args.trl, args.rounds, str(model_files.resolve("default")), args.top_layers, measured["rate"])
+        model = str(model_files.resolve("default")) if load.shape == work.PACKAGED else ""
+        steps(load, args.trl, args.rounds, model, args.top_layers, measured["rate"])
     if args.only in (None, "profile"):
         for arrangement in (0, args.top_layers):
-            profile(arrangement)
+            profile(load, arrangement)
     if args.only in (None, "vowels"):
         vowels(args.trl, args.seeds)
     print(machine())

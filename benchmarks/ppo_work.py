@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import resource
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
-PROMPTS, PROMPT_TOKENS, RESPONSE_TOKENS = 64, 32, 48
-EPOCHS, MINIBATCH, RANK, ALPHA = 4, 16, 16, 32
+RANK, ALPHA = 16, 32
 LEARNING_RATE = 3e-4
 NEVER_SAMPLED = 3
 """The end-of-sequence token of both sides: a token that the model never generates, so that all responses have the same length."""
@@ -16,10 +17,62 @@ MARK = "FIGURES "
 """Prefix of the line of JSON that a side prints at its end."""
 
 
-def prompts(vocabulary: int) -> list[list[int]]:
-    """The same prompts for both sides; their content does not affect the time."""
-    rng = random.Random(0)
-    return [[rng.randrange(100, vocabulary) for _ in range(PROMPT_TOKENS)] for _ in range(PROMPTS)]
+PACKAGED = "packaged"
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "1.5b": {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+}
+"""Random weights in the shape of Qwen2, beside the packaged model: `tiny` to try a command, `1.5b` to measure an accelerator."""
+
+
+def qwen2_fields(shape: str) -> dict[str, Any]:
+    """The fields of a shape's `Qwen2Config`."""
+    ends = {"bos_token_id": None, "eos_token_id": NEVER_SAMPLED, "pad_token_id": NEVER_SAMPLED + 1}
+    return {**SHAPES[shape], **ends, "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What one PPO step is measured on."""
+
+    device: str = "cpu"
+    shape: str = PACKAGED
+    prompts: int = 64
+    prompt_tokens: int = 32
+    response_tokens: int = 48
+    minibatch: int = 16
+    epochs: int = 4
+
+    @property
+    def dtype(self) -> str:
+        """Of the base weights with a random shape, on both sides. The packaged model has the dtype that each side would choose."""
+        return "bfloat16" if self.device == "cuda" else "float32"
+
+    @property
+    def new_tokens(self) -> int:
+        return self.prompts * self.response_tokens
+
+    def prompt_ids(self, vocabulary: int) -> list[list[int]]:
+        """The same prompts for both sides; their content does not affect the time."""
+        rng = random.Random(0)
+        return [[rng.randrange(100, vocabulary) for _ in range(self.prompt_tokens)] for _ in range(self.prompts)]
+
+    def arguments(self) -> list[str]:
+        """The options of a side's command line."""
+        return [part for name, value in asdict(self).items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a workload."""
+    choices = {"device": ("cpu", "cuda"), "shape": (PACKAGED, *SHAPES)}
+    for field in fields(Workload):
+        name, value = f"--{field.name.replace('_', '-')}", field.default
+        parser.add_argument(name, type=type(value), default=value, choices=choices.get(field.name), help=f"default {value}")
+
+
+def chosen(options: argparse.Namespace) -> Workload:
+    """The workload of these options."""
+    return Workload(**{field.name: getattr(options, field.name) for field in fields(Workload)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +86,7 @@ class Sizes:
     vocabulary: int
 
 
-def flops_needed(sizes: Sizes, *, adapted: int, reward_adapted: int) -> dict[str, float]:
+def flops_needed(load: Workload, sizes: Sizes, *, adapted: int, reward_adapted: int) -> dict[str, float]:
     """Multiplications and additions that one PPO step needs at least, by phase.
 
     Two per weight and token. The frozen layers below the adapters are computed once for policy, reference, reward and all epochs; a
@@ -43,20 +96,20 @@ def flops_needed(sizes: Sizes, *, adapted: int, reward_adapted: int) -> dict[str
     """
     body = 2 * sizes.per_layer
     head = 2 * sizes.hidden * sizes.vocabulary
-    tokens = PROMPTS * (PROMPT_TOKENS + RESPONSE_TOKENS)
-    responses = PROMPTS * RESPONSE_TOKENS
+    tokens = load.prompts * (load.prompt_tokens + load.response_tokens)
+    responses = load.new_tokens
     return {
-        "prefill": PROMPTS * PROMPT_TOKENS * body * sizes.layers,
+        "prefill": load.prompts * load.prompt_tokens * body * sizes.layers,
         "rollout": tokens * body * sizes.layers + responses * head,
         "scoring": tokens * body * (max(adapted, reward_adapted) + adapted) + responses * head,
-        "update": EPOCHS * (tokens * body * 2 * adapted + responses * 2 * head),
+        "update": load.epochs * (tokens * body * 2 * adapted + responses * 2 * head),
     }
 
 
 def report(**figures: object) -> None:
-    """Prints a side's figures with its process's peak memory, in GiB."""
+    """Prints a side's figures with its peak memory in GiB: that of its process, unless one of an accelerator is given."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(MARK + json.dumps(figures | {"peak_gib": peak}), flush=True)
+    print(MARK + json.dumps({"peak_gib": peak} | figures), flush=True)
 
 
 # ---- the vowel task

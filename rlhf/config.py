@@ -260,6 +260,8 @@ class RoundConfig:
     """Data type of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
     max_length: Annotated[int, Field(ge=16)] = 2048
     """Most tokens of prompt and answer together, and never more than the model's context: longer answers are cut at their end."""
+    gradient_checkpointing: bool = False
+    """Compute the activations of each layer again in the backward pass and do not keep them: less memory, more time."""
     fold_system: bool = True
     """Put a system message before the first user turn where the chat template has no system role; off leaves such prompts out."""
     method: Method = "ppo"

@@ -67,6 +67,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
     progress.plan({stage: sum(parts.values()) for stage, parts in costs.items()})
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
     backbone.fold_system = config.fold_system
+    backbone.decoder.checkpoint_layers = config.gradient_checkpointing
     backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
     require_adapters(backbone, config)
     fitting = fitting_data(backbone, config, snapshot, ideal_answers, train, heldout)

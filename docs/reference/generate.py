@@ -212,6 +212,7 @@ STATUSES = [
     ["408, 413, 415", "", "the body comes too slowly, is too large, or is no JSON"],
     ["429", "`too_many_streams`", "this client has too many answers in the queue; `Retry-After` says when to come back"],
     ["503", "`engine_busy`", "the queue is full; `Retry-After` says when to come back"],
+    ["503", "`model_released`", "a training round has the server's accelerator; `Retry-After` says when to come back"],
     ["503", "`adapter_not_readable`", "the version's adapter is missing or damaged"],
     ["500", "`internal_error`", "a fault of the server, whose log says more"],
 ]

@@ -8,6 +8,7 @@ policy versions and HTTP.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -32,11 +33,14 @@ from rlhf.generation.request import (
     TokenOutput,
 )
 from rlhf.generation.sampling import GeneratedSequence, adjusted, combined_seed, likeliest, sample_token, uniforms
+from rlhf.generation.static_decode import Graphs, StaticLane, graphs_for, is_static, static_refusal
 from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.runs.work import NO_PROGRESS, Work
 from storage.core.records import Sampling
+
+log = logging.getLogger("rankloop.generation")
 
 MOST_ROWS = 64
 """Requests that are decoded side by side."""
@@ -62,6 +66,9 @@ CHUNK_TOKENS, CHUNK_TOKENS_ALONE = 256, 2048
 RETRY_S = 5
 """After how many seconds a refused client should try again."""
 
+STATIC = ""
+"""In place of an adapter's name: the lane whose steps have fixed shapes."""
+
 T = TypeVar("T")
 
 
@@ -85,10 +92,13 @@ class Waiting(NamedTuple):
 class GenerationEngine:
     """Generates for every request that is submitted, in a thread of its own (`start`) or in the caller's (`run`).
 
+    Everything but `submit`, `call` and `load` happens in one thread, which alone touches the backbone.
+
     Args:
         thread: the thread in which the backbone was loaded, where that is not the caller's; `start` makes one otherwise.
-
-    Everything but `submit`, `call` and `load` happens in one thread, which alone touches the backbone.
+        static: decode with fixed shapes whatever can be (`is_static`, `static_refusal`); by default on an accelerator. The host then
+            looks at the tokens every few steps.
+        graphs: how such steps are captured; by default as CUDA graphs, where there is CUDA.
     """
 
     def __init__(
@@ -99,12 +109,16 @@ class GenerationEngine:
         most_queued: int = MOST_QUEUED,
         most_per_client: int = MOST_PER_CLIENT,
         kv_bytes: int = KV_BYTES,
+        static: bool | None = None,
+        graphs: Graphs | None = None,
         thread: TorchThread | None = None,
     ):
         self.backbone = backbone
         self._torch_thread = thread
         self.most_rows, self.most_queued, self.most_per_client = most_rows, most_queued, most_per_client
         self._kv_columns = kv_bytes // max(1, kv_bytes_per_token(backbone))
+        self._static, self._graphs = backbone.device.type != "cpu" if static is None else static, graphs
+        self._model_was_tried = False
         self._lanes: dict[str | None, Lane] = {}
         self._prefills: deque[Prefill] = deque()
         self._queue: list[Waiting] = []
@@ -199,6 +213,17 @@ class GenerationEngine:
         self._lanes = {name: lane for name, lane in self._lanes.items() if lane.rows or name != adapter}
         for lane in self._lanes.values():
             lane.forget(adapter)
+
+    def release_memory(self) -> bool:
+        """Drops what is allocated for decoding, unless something is computed or waits; returns whether it did.
+
+        Call it in the engine's thread, before the weights are moved.
+        """
+        with self._changed:
+            if self._queue or self._busy():
+                return False
+        self._lanes = {}
+        return True
 
     @property
     def is_running(self) -> bool:
@@ -323,30 +348,32 @@ class GenerationEngine:
 
     def _begin(self, rows: Sequence[Row]) -> None:
         """Starts to read the prompts of these rows."""
-        prompts: dict[tuple[str | None, tuple[int, ...]], Prompt] = {}
+        slots: dict[tuple[SlotLane, str | None], dict[tuple[int, ...], Prompt]] = {}
         padded: dict[PaddedLane, list[Row]] = {}
         for row in rows:
-            lane = self._lane_of(row)
+            lane, adapter, ids = self._lane_of(row), row.request.adapter, row.request.prompt_ids
             if isinstance(lane, PaddedLane):
                 padded.setdefault(lane, []).append(row)
                 continue
-            adapter, ids = row.request.adapter, row.request.prompt_ids
-            prompts.setdefault((adapter, ids), Prompt(ids, adapter, [])).rows.append(row)
+            assert isinstance(lane, SlotLane)
+            slots.setdefault((lane, adapter), {}).setdefault(ids, Prompt(ids, adapter, [])).rows.append(row)
         for lane, members in padded.items():
             self._guarded(lane, members, partial(self._start, lane, members))
         # Prompts of one adapter are read together, up to a chunk's tokens; a longer one is read alone.
-        for adapter in dict.fromkeys(adapter for adapter, _ in prompts):
+        for (lane, _), prompts in slots.items():
             batch: list[Prompt] = []
-            for prompt in (prompt for (name, _), prompt in prompts.items() if name == adapter):
+            for prompt in prompts.values():
                 longest = max(len(other.ids) for other in (*batch, prompt))
                 if batch and (len(batch) + 1) * longest > CHUNK_TOKENS_ALONE:
-                    self._prefills.append(Prefill(self._slot_lane(batch[0].rows[0]), batch))
+                    self._prefills.append(Prefill(lane, batch))
                     batch = []
                 batch.append(prompt)
-            self._prefills.append(Prefill(self._slot_lane(batch[0].rows[0]), batch))
+            self._prefills.append(Prefill(lane, batch))
 
     def _lane_of(self, row: Row) -> Lane:
         adapter = row.request.adapter
+        if self._decodes_static() and is_static(self.backbone, row.request):
+            return self._static_lane()
         shared = adapter is None or self.backbone.is_routable(adapter)
         name = None if shared else adapter
         if not self.backbone.decoder.supports_slots:
@@ -356,10 +383,20 @@ class GenerationEngine:
             self._lanes[name] = make(self.backbone, name)
         return self._lanes[name]
 
-    def _slot_lane(self, row: Row) -> SlotLane:
-        lane = self._lane_of(row)
-        assert isinstance(lane, SlotLane)
-        return lane
+    def _decodes_static(self) -> bool:
+        """Whether steps can have fixed shapes. The model is tried once, in the engine's thread."""
+        if self._static and not self._model_was_tried:
+            self._model_was_tried = True
+            if refusal := static_refusal(self.backbone):
+                log.warning("decode steps have no fixed shapes, and are slower: %s", refusal)
+                self._static = False
+        return self._static
+
+    def _static_lane(self) -> Lane:
+        if STATIC not in self._lanes:
+            graphs = graphs_for(self.backbone.device) if self._graphs is None else self._graphs
+            self._lanes[STATIC] = StaticLane(self.backbone, most_rows=self.most_rows, kv_columns=self._kv_columns, graphs=graphs)
+        return self._lanes[STATIC]
 
     # A step's work.
 
@@ -367,9 +404,17 @@ class GenerationEngine:
         self._emit(lane, rows, lane.start(rows))
 
     def _decode(self, lane: Lane) -> None:
-        if isinstance(lane, SlotLane) and all(row.ended for row in lane.rows):
+        if isinstance(lane, SlotLane) and lane.forced_are_due():
             lane.pass_forced()
-            lane.drop(list(lane.rows))
+            lane.drop([row for row in lane.rows if row.ended])
+        if not lane.rows:
+            return
+        if isinstance(lane, StaticLane):
+            rows = list(lane.rows)
+            for row, tokens in zip(rows, lane.decode_group(), strict=True):
+                for token in tokens:
+                    self._append(row, token, None)
+            drop_ended(lane, rows)
             return
         hidden = lane.decode()
         self._emit(lane, lane.rows, hidden)
@@ -394,8 +439,7 @@ class GenerationEngine:
         if open_rows:
             chosen = hidden if len(open_rows) == len(rows) else hidden[torch.tensor(open_rows, device=hidden.device)]
             self._sample([rows[i] for i in open_rows], chosen)
-        if leaving := [row for row in rows if row.ended and not row.forced]:
-            lane.drop(leaving)
+        drop_ended(lane, rows)
 
     def _sample(self, rows: Sequence[Row], hidden: Float[Tensor, "n d"]) -> None:
         device = hidden.device
@@ -476,8 +520,14 @@ class GenerationEngine:
                 seen = done
         finally:
             self.most_rows = most_rows
-            self._queue, self._lanes = [], {}
+            self._queue = []
             self._prefills.clear()
+            # What was allocated and captured for fixed shapes serves the next run too, when the adapters may have been trained.
+            self._lanes = {name: lane for name, lane in self._lanes.items() if isinstance(lane, StaticLane)}
+            for lane in self._lanes.values():
+                lane.clear()
+                for adapter in self.backbone.adapters:
+                    lane.forget(adapter)
         return [GeneratedSequence(row.ids, self.backbone.finish_reason(row.ids)) for row in rows]
 
 
@@ -506,6 +556,12 @@ def rows_by_sampling(rows: Sequence[Row]) -> list[list[int]]:
         sampling = row.request.sampling
         groups.setdefault((sampling.temperature, sampling.top_p, sampling.top_k), []).append(i)
     return list(groups.values())
+
+
+def drop_ended(lane: Lane, rows: Sequence[Row]) -> None:
+    """Drops the rows that have passed all their tokens."""
+    if leaving := [row for row in rows if row.ended and not row.forced]:
+        lane.drop(leaving)
 
 
 def was_cancelled(row: Row) -> bool:

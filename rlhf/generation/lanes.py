@@ -174,8 +174,12 @@ class SlotLane(Lane):
             row.length += 1
         return hidden
 
+    def forced_are_due(self) -> bool:
+        """Whether it is time for `pass_forced`: no row needs another token."""
+        return all(row.ended for row in self.rows)
+
     def pass_forced(self) -> None:
-        """Passes what is left of the tokens of rows that have all ended through the layers whose activations are recorded."""
+        """Passes what is left of the tokens of rows that have ended through the layers whose activations are recorded."""
         recorder, device = self.rows[0].recorder, self.backbone.device
         if recorder is None or not recorder.depths:
             return
@@ -183,6 +187,8 @@ class SlotLane(Lane):
         ids, _ = pad_right([row.forced for row in self.rows], self.backbone.pad_id, width=longest)
         starts = torch.tensor([row.length for row in self.rows], device=device)
         width = max(row.length for row in self.rows) + longest
+        self.reserve(len(self.rows), width)
+        # Rows that have not ended pass padding, which their next tokens overwrite.
         with recorder.recording():
             self.backbone.decoder.forward_slots(
                 ids.to(device), starts, self.slots, width=width, last=self.last, depth=recorder.depths[-1], adapter=self.choice(self.rows)
@@ -191,9 +197,13 @@ class SlotLane(Lane):
             recorder.add_activations([row.number], i, row.length - self.prefix, len(row.forced))
             row.forced = []
 
+    def reserve(self, rows: int, columns: int) -> None:
+        """Makes room for that many rows and columns."""
+        self.slots.reserve(rows, columns)
+
     def join(self, rows: Sequence[Row], slots: SlotCache, sources: Sequence[int]) -> None:
         """Adds rows whose prompts stand in these rows of another cache."""
-        self.slots.reserve(len(self.rows) + len(rows), max(row.length for row in rows))
+        self.reserve(len(self.rows) + len(rows), max(row.length for row in rows))
         for row, source in zip(rows, sources, strict=True):
             self.slots.copy_from(slots, source, len(self.rows), row.length)
             self.rows.append(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from jinja2 import TemplateError
 
 from rlhf import model_files
 from rlhf.generation.engine import GenerationEngine
-from rlhf.generation.request import GenerationRequest, GenerationStream
+from rlhf.generation.request import GenerationRequest, GenerationStream, ModelReleased
 from rlhf.generation.sampling import combined_seed
 from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
@@ -27,6 +28,9 @@ from storage.project import rounds, settings
 
 MOST_ADAPTERS = 32
 """Adapters that stay loaded while no request uses them; beyond that, the one that was used longest ago is dropped."""
+
+RELEASED_WAIT_S = 1.0
+"""While the weights are off the accelerator, completions for the queue wait, and look so often whether they are to stop, in seconds."""
 
 CURRENT = "current"
 """The name under which the current policy answers, whichever version that is at the moment."""
@@ -71,6 +75,10 @@ class PolicyService:
         self.engine = GenerationEngine(backbone, thread=thread)
         self._loaded: dict[int, LoadedAdapter] = {}
         self._generations = itertools.count(1)
+        self._released = ""
+        self._offloaded = False
+        self._resident = threading.Event()
+        self._resident.set()
 
     def start(self) -> None:
         """Starts the engine's thread."""
@@ -79,6 +87,32 @@ class PolicyService:
     def close(self) -> None:
         """Ends every request and the engine's thread."""
         self.engine.close()
+
+    def release(self, reason: str) -> bool:
+        """Moves the weights off the accelerator once no answer is computed; returns whether they are off. Call it again until they are.
+
+        From the first call until `restore`, requests are refused with the reason; completions for the queue wait.
+        """
+        self._released = reason
+        self._resident.clear()
+        return self.engine.call(self._offload)
+
+    def _offload(self) -> bool:
+        if not self._offloaded and self.engine.release_memory():
+            self.backbone.offload()
+            self._offloaded = True
+        return self._offloaded
+
+    def restore(self) -> None:
+        """Moves the weights back, and takes requests again. Harmless when they have not been released."""
+        if self._released:
+            self.engine.call(self._take_back)
+            self._resident.set()
+
+    def _take_back(self) -> None:
+        if self._offloaded:
+            self.backbone.restore()
+        self._offloaded, self._released = False, ""
 
     def metrics(self) -> dict[str, float]:
         """The numbers of answers that are `queued` and `running`."""
@@ -137,12 +171,27 @@ class PolicyService:
         Raises:
             EngineBusy: the queue is full, or the client has too many requests.
             ModelError: the version's adapter is missing or damaged, or is for another model.
+            ModelReleased: a training round has the accelerator's memory.
             PromptTooLong: the prompt leaves no room for an answer.
         """
+
+        def submit() -> GenerationStream:
+            if self._released:
+                raise ModelReleased(self._released)
+            return self.engine.submit(replace(request, adapter=self._adapter(version)), background=background, client=client)
+
         # In one call: an adapter without requests may be dropped at the next one.
-        return self.engine.call(
-            lambda: self.engine.submit(replace(request, adapter=self._adapter(version)), background=background, client=client)
-        )
+        return self.engine.call(submit)
+
+    def _submit_later(self, version: PolicyVersion, request: GenerationRequest, on_progress: Callable[[], None]) -> GenerationStream:
+        """As `submit`, in the background, and after a round that has the accelerator's memory."""
+        while True:
+            while not self._resident.wait(RELEASED_WAIT_S):
+                on_progress()
+            try:
+                return self.submit(version, request, background=True)
+            except ModelReleased:
+                continue
 
     def generate(
         self, requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
@@ -166,7 +215,7 @@ class PolicyService:
                 except (PromptTooLong, TemplateError) as error:
                     answers[i] = PromptRefused(str(error))
                     continue
-                streams[i] = self.submit(version, request, background=True), time.monotonic()
+                streams[i] = self._submit_later(version, request, on_progress), time.monotonic()
             for i, (stream, started) in streams.items():
                 ids, reason = [], "length"
                 for output in stream:

@@ -63,8 +63,12 @@ class RolloutRecorder:
 
     def add_step_activations(self, requests: Int[Tensor, " n"], columns: Int[Tensor, " n"]) -> None:
         """Adds those of one token for each of the pass's rows; columns count from the longest prompt's first token."""
-        for depth, activations in self._activations.items():
-            activations[requests, columns] = self._passed[depth][:, 0]
+        for depth in self.depths:
+            self.add_activations_at(depth, requests, columns, self._passed[depth][:, 0])
+
+    def add_activations_at(self, depth: int, requests: Int[Tensor, " n"], columns: Int[Tensor, " n"], hidden: Float[Tensor, "n d"]) -> None:
+        """Adds the output of the lowest `depth` layers for one token of each of these requests."""
+        self._activations[depth][requests, columns] = hidden
 
     def add_tokens(
         self,

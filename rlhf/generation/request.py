@@ -25,6 +25,10 @@ class ClientBusy(EngineBusy):
     """This client has as many streams as one may have; others are still taken."""
 
 
+class ModelReleased(EngineBusy):
+    """The weights are not on the accelerator now, because somebody else needs its memory; the message says who."""
+
+
 class RequestCancelled(Exception):
     """The request was cancelled before its answer was complete."""
 

@@ -90,14 +90,33 @@ def sample_token(
     if return_stats:
         stats = SampledTokenStats(*(torch.empty(len(logits), device=logits.device) for _ in SampledTokenStats._fields))
     for rows in row_blocks(len(logits), logits.device):
-        softmax = UnnormalizedSoftmax(logits[rows], sampling.temperature or 1.0)
-        if sampling.temperature:
-            tokens[rows] = sample_from_weights(_filter_top_k_top_p(softmax.weights, sampling), u[rows])
-        else:
-            tokens[rows] = softmax.x.argmax(-1)
+        tokens[rows], softmax = sample_rows(logits[rows], sampling.temperature, sampling.top_k, sampling.top_p, u[rows])
         if stats is not None:
             stats.logprobs[rows], stats.entropy[rows] = softmax.logprobs(tokens[rows]), softmax.entropy()[:, 0]
     return tokens, stats
+
+
+def sample_rows(
+    logits: Float[Tensor, "b vocab"],
+    temperature: float | Float[Tensor, "b 1"],
+    top_k: int | Int[Tensor, "b 1"],
+    top_p: float | Float[Tensor, "b 1"],
+    u: Float[Tensor, " b"],
+) -> tuple[Int[Tensor, " b"], UnnormalizedSoftmax]:
+    """One token per row, with the distribution at that temperature before top-k and top-p.
+
+    Parameters are the same for all rows, or tensors with one for each, whose values the host never looks at. At temperature 0 the most
+    probable token is taken; top-k is off at 0, in a tensor at a number that no vocabulary has.
+    """
+    if not isinstance(temperature, Tensor):
+        softmax = UnnormalizedSoftmax(logits, temperature or 1.0)
+        if not temperature:
+            return softmax.x.argmax(-1), softmax
+        return sample_from_weights(_filter_top_k_top_p(softmax.weights, top_k, top_p), u), softmax
+    greedy = temperature <= 0
+    softmax = UnnormalizedSoftmax(logits, temperature.masked_fill(greedy, 1.0))
+    sampled = sample_from_weights(_filter_top_k_top_p(softmax.weights, top_k, top_p), u)
+    return torch.where(greedy[:, 0], softmax.x.argmax(-1), sampled), softmax
 
 
 def adjusted(logits: Float[Tensor, " vocab"], adjustments: LogitAdjustments, answer: Sequence[int]) -> Float[Tensor, " vocab"]:
@@ -119,17 +138,23 @@ def likeliest(logits: Float[Tensor, " vocab"], token: int, count: int) -> tuple[
     return float(logprobs[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
 
 
-def _filter_top_k_top_p(weights: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tensor, "b vocab"]:
+def _filter_top_k_top_p(
+    weights: Float[Tensor, "b vocab"], top_k: int | Int[Tensor, "b 1"], top_p: float | Float[Tensor, "b 1"]
+) -> Float[Tensor, "b vocab"]:
     """The weights, with 0 outside top-k and top-p."""
-    if sampling.top_k:
-        kth = weights.topk(min(sampling.top_k, weights.shape[-1])).values[:, -1:]
+    if isinstance(top_k, Tensor):
+        kth = weights.sort(descending=True).values.gather(-1, top_k.clamp(max=weights.shape[-1]) - 1)
         weights = weights.masked_fill(weights < kth, 0.0)
-    if sampling.top_p < 1:
+    elif top_k:
+        kth = weights.topk(min(top_k, weights.shape[-1])).values[:, -1:]
+        weights = weights.masked_fill(weights < kth, 0.0)
+    if isinstance(top_p, Tensor) or top_p < 1:
         ranked, order = (weights / weights.sum(-1, keepdim=True)).sort(descending=True)
-        outside = ranked.cumsum(-1) - ranked >= sampling.top_p
+        outside = ranked.cumsum(-1) - ranked >= top_p
         # The most probable token stays however small the nucleus is: float32 rounds a top-p below 1e-45 to 0.
-        outside[:, 0] = False
-        weights = torch.zeros_like(weights).scatter(-1, order, ranked.masked_fill(outside, 0.0))
+        outside[:, 0].fill_(False)
+        nucleus = torch.zeros_like(weights).scatter(-1, order, ranked.masked_fill(outside, 0.0))
+        weights = torch.where(top_p < 1, nucleus, weights) if isinstance(top_p, Tensor) else nucleus
     return weights
 
 

@@ -31,6 +31,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
+from rlhf.generation.device_sharing import DeviceSharing
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.generation.policy_service import CURRENT, PolicyService
 from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
@@ -60,10 +61,13 @@ STOP_S = 5
 """How long answers may go on when the server stops, in seconds."""
 
 
-def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, api_key: str = "") -> FastAPI:
+def build_server(
+    service: PolicyService, filler: ComparisonGenerator | None, *, api_key: str = "", sharing: DeviceSharing | None = None
+) -> FastAPI:
     """The HTTP application over the engine.
 
     Args:
+        sharing: frees the accelerator for training rounds.
         filler: keeps the queue of comparisons filled; None for a server that only answers requests.
         api_key: what every request must bring, but those for `/health`; without one only this machine is answered.
     """
@@ -76,7 +80,11 @@ def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, 
         service.start()
         if filler is not None:
             filler.start()
+        if sharing is not None:
+            sharing.start()
         yield
+        if sharing is not None:
+            sharing.stop()
         handlers.close()
         # Ends the completions that the generator waits for, too.
         service.close()
@@ -194,7 +202,8 @@ def main() -> int:
         return collectors[version].down_reason() if version in collectors else service.refusal_reason(version)
 
     filler = ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason)
-    app = build_server(service, None if arguments.no_queue else filler, api_key=key)
+    sharing = None if backbone.device.type == "cpu" else DeviceSharing(service, store)
+    app = build_server(service, None if arguments.no_queue else filler, api_key=key, sharing=sharing)
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
         app,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from rlhf.config import AdapterConfig
 from rlhf.models.adapter_group import AdapterGroup
 from rlhf.models.adapter_kinds import linear_names, peft_config
-from rlhf.models.lora import FusedLinear, RowAdapters, use_row_adapters
+from rlhf.models.lora import CastWeights, FusedLinear, RowAdapters, use_row_adapters
 from rlhf.safe_files import ModelError, adapter_fields, check_file
 
 ADAPTER_UNSET = ""
@@ -38,6 +38,8 @@ class Adapters:
 
     def __init__(self, base: PreTrainedModel):
         self.base = base
+        self.casts_at_once = base.device.type != "cpu"
+        """Whether a pass with gradients casts an adapter's matrices for all layers together; on the CPU that would save nothing."""
         # The groups by PEFT's adapter type, and the one whose adapters are attached to the model now.
         self._groups: dict[str, AdapterGroup] = {}
         self._attached_group: AdapterGroup | None = None
@@ -117,6 +119,13 @@ class Adapters:
                 return group
         raise KeyError(f"no adapter {adapter!r}; there are {', '.join(self.names) or 'none'}")
 
+    def cast(self, adapter: AdapterChoice) -> CastWeights | None:
+        """The adapter's matrices in the base's precision, for a pass with gradients on an accelerator; None elsewhere."""
+        if not self.casts_at_once or not isinstance(adapter, str) or not torch.is_grad_enabled():
+            return None
+        layers = self.lora_layers([adapter])
+        return CastWeights(layers, adapter, self.base.dtype) if layers else None
+
     def virtual_tokens(self, adapter: AdapterChoice) -> int:
         """How many learned vectors the adapter puts before every row."""
         # Rows with adapters of their own have none that is a learned prompt.
@@ -127,6 +136,11 @@ class Adapters:
         """Whether rows with this adapter can share a batch with rows of other adapters: whether it is plain LoRA in every layer."""
         layers = [layer for _, _, layer in self._group_of(adapter).tuner_layers if adapter in getattr(layer, "lora_A", ())]
         return bool(layers) and all(isinstance(layer, FusedLinear) and layer.is_plain(adapter) for layer in layers)
+
+    def lora_layers(self, adapters: Collection[str]) -> list[FusedLinear]:
+        """The layers that may have weights of these adapters, all of which are plain LoRA."""
+        groups = {id(group): group for group in map(self._group_of, adapters)}.values()
+        return [layer for group in groups for _, _, layer in group.tuner_layers if isinstance(layer, FusedLinear)]
 
     # Adding, loading, saving.
 
@@ -223,6 +237,16 @@ class Adapters:
                 group.delete(name)
 
     # Weights.
+
+    def to(self, device: torch.device) -> None:
+        """Moves the weights of the base and of all adapters, those that are not attached too."""
+        with self._exclusive():
+            attached = self._attached_group
+            self.base.to(device)  # type: ignore[arg-type]  # transformers' decorator hides the parameters of `to`
+            for group in self._groups.values():
+                self._attach(group)
+                group.model.to(device)
+            self._attach(attached)
 
     def module(self, adapter: str | None) -> PreTrainedModel | PeftModel:
         """The module that holds the base's and the adapter's weights, for whoever trains it: DistributedDataParallel, an optimiser."""

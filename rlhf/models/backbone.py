@@ -99,6 +99,16 @@ class Backbone(ChatTokens):
         """Sets the most tokens of a row; with a learned prompt, its vectors are part of the context."""
         self.max_length = max_length if self.context is None else min(max_length, self.context - virtual_tokens)
 
+    def offload(self) -> None:
+        """Moves all weights to the processor's memory and gives the accelerator's back. No pass may run until `restore`."""
+        self.adapter_set.to(torch.device("cpu"))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def restore(self) -> None:
+        """Moves all weights back to their device."""
+        self.adapter_set.to(self.device)
+
     @property
     def adapters(self) -> list[str]:
         """The names of the adapters."""

@@ -16,11 +16,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from rlhf.models.adapters import AdapterChoice, Adapters
 from rlhf.models.kv_cache import SlotCache, has_slots
+from rlhf.models.lora import use_cast_weights
 from rlhf.models.padding import positions
 
 T = TypeVar("T")
@@ -49,6 +51,8 @@ class Decoder:
         self.model, self.adapters = model, Adapters(model) if adapters is None else adapters
         self.inner = model.base_model
         self.depth: int = model.config.get_text_config().num_hidden_layers
+        self.checkpoint_layers = False
+        """Whether each layer's activations are computed again in the backward pass, and not kept until then."""
         self.layers = _layer_list(self.inner, self.depth)
         self._layers_return_tuples = False
         for index, layer in enumerate(self.layers):
@@ -187,7 +191,7 @@ class Decoder:
         self, ids: Tensor, mask: AttentionMask, positions: Tensor, cache: Cache | None, adapter: AdapterChoice, **options: bool
     ) -> Any:
         """The inner model's output; with a learned prompt it begins with the positions of the prompt."""
-        with self.adapters.applied(adapter) as prefix:
+        with self.adapters.applied(adapter) as prefix, _adapter.within(adapter), use_cast_weights(self.adapters.cast(adapter)):
             inputs = self._inputs(ids, mask, positions, cache, prefix)
             return self.inner(**inputs, past_key_values=cache, use_cache=cache is not None, **options)
 
@@ -224,7 +228,8 @@ class Decoder:
         def planned(*args: Any, **kwargs: Any) -> Any:
             plan = _plan.get()
             if plan is None or plan.decoder is not self or plan.first <= index < plan.last:
-                output = forward(*args, **kwargs)
+                again = self.checkpoint_layers and torch.is_grad_enabled()
+                output = self._checkpointed(forward, *args, **kwargs) if again else forward(*args, **kwargs)
             else:
                 hidden = args[0] if args else kwargs["hidden_states"]
                 if plan.cached is not None and index == plan.first - 1:
@@ -236,6 +241,20 @@ class Decoder:
             return output
 
         return planned
+
+    def _checkpointed(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A layer's output, whose activations the backward pass computes again (Chen 2016, arXiv 1604.06174).
+
+        By then another pass may have switched the adapter, and on an accelerator another thread computes it: the adapter is bound here.
+        """
+        adapter = _adapter.get()
+
+        def layer(*args: Any, **kwargs: Any) -> Any:
+            with self.adapters.applied(adapter):
+                return forward(*args, **kwargs)
+
+        # Nothing in a layer is random: the base is in eval mode.
+        return checkpoint(layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
     def _or_given(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """The inner model's forward, unless this pass has its output already."""
@@ -340,6 +359,7 @@ class _OfThisPass(Generic[T]):
             self._variable.reset(token)
 
 
+_adapter: _OfThisPass[AdapterChoice] = _OfThisPass("adapter", None)
 _plan: _OfThisPass[LayerPlan | None] = _OfThisPass("plan", None)
 _given: _OfThisPass[GivenOutput | None] = _OfThisPass("given", None)
 _recorders: _OfThisPass[tuple[HiddenRecord, ...]] = _OfThisPass("recorders", ())

@@ -7,6 +7,7 @@ state, get transformers' own cache for a batch of rows that begin together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,11 +52,13 @@ class SlotCache:
         # An architecture with both kinds of attention takes a mask for each, by name.
         self._mixed = None in windows and self._window is not None
         self._added = model.config._attn_implementation == "eager"
-        self._dtype = model.dtype
+        self._dtype, self._device = model.dtype, model.device
         self.width = 0
         """Columns that the pass reads, from column 0 on."""
         self.positions: Int[Tensor, "n t"] = torch.zeros(0, 0, dtype=torch.long)
         """The columns that the pass writes, for its rows, which are the first n."""
+        self.row_index: Int[Tensor, "n 1"] = torch.zeros(0, 1, dtype=torch.long)
+        """The pass's rows."""
 
     def begin(self, starts: Int[Tensor, " n"], tokens: int, width: int) -> None:
         """Announces a forward pass over the first n rows, which writes `tokens` columns from `starts` on.
@@ -66,6 +69,7 @@ class SlotCache:
         self.reserve(len(starts), width)
         self.width = width
         self.positions = starts[:, None] + torch.arange(tokens, device=starts.device)
+        self.row_index = torch.arange(len(starts), device=starts.device)[:, None]
 
     def mask(self) -> AttentionMask:
         """For the announced pass: each token reads the columns up to its own, within the window where there is one."""
@@ -102,6 +106,16 @@ class SlotCache:
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.copy_from(theirs, source, target, width)
 
+    def copy_rows(self, other: SlotCache, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
+        """As `copy_from`, for several rows in a few operations a layer; all other columns of the targets become 0.
+
+        `other` may be this cache itself, if no row is both a source and a target.
+        """
+        self.reserve(max(targets) + 1, width)
+        read, written = (torch.tensor(rows, device=self._device) for rows in (sources, targets))
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.copy_rows(theirs, read, written, width)
+
 
 class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
     """One layer's keys and values, [rows, heads, columns, d]."""
@@ -136,6 +150,17 @@ class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
         self.keys[target, :, :width] = other.keys[source, :, :width]
         self.values[target, :, :width] = other.values[source, :, :width]
 
+    def copy_rows(self, other: SlotLayer, sources: Int[Tensor, " m"], targets: Int[Tensor, " m"], width: int) -> None:
+        if other.keys is None or other.values is None:
+            return
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(other.keys, other.values)
+        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            assert mine is not None
+            copied = theirs[sources, :, :width]
+            mine.index_fill_(0, targets, 0)
+            mine[targets, :, :width] = copied
+
     def update(
         self, key_states: Float[Tensor, "n h t d"], value_states: Float[Tensor, "n h t e"], *_: Any, **__: Any
     ) -> tuple[Float[Tensor, "n h s d"], Float[Tensor, "n h s e"]]:
@@ -144,7 +169,7 @@ class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
         assert self.keys is not None and self.values is not None
         positions = self.slots.positions
         keys, values = (states[: len(positions), :, : self.slots.width] for states in (self.keys, self.values))
-        rows = torch.arange(len(positions), device=keys.device)[:, None]
+        rows = self.slots.row_index
         keys[rows, :, positions] = key_states.transpose(1, 2)
         values[rows, :, positions] = value_states.transpose(1, 2)
         return keys, values

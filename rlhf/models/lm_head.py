@@ -36,11 +36,15 @@ class TokenLogprobs(NamedTuple):
 class UnnormalizedSoftmax:
     """softmax(logits / temperature) in float32, not yet divided by its sum: fewer passes over the vocabulary."""
 
-    def __init__(self, logits: Float[Tensor, "n vocab"], temperature: float):
+    def __init__(self, logits: Float[Tensor, "n vocab"], temperature: float | Float[Tensor, "n 1"]):
         self.x = logits.to(torch.float32, copy=True)
         """Logits over the temperature, less the row's largest."""
         self.x -= logits.amax(-1, keepdim=True)
-        if temperature != 1:
+        if isinstance(temperature, Tensor):
+            # As below, for whatever values the rows have: the host does not look at them.
+            self.x /= temperature.clamp(min=COLDEST)
+            self.x.clamp_(min=torch.finfo(torch.float32).min)
+        elif temperature != 1:
             self.x /= max(temperature, COLDEST)
             if temperature < COLD:
                 # Minus infinity times a probability of 0 would make the entropy NaN.

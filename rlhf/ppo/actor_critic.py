@@ -29,6 +29,8 @@ class TokenBatch(NamedTuple):
     """Which of the last t columns' tokens are asked for; the first column of a row never is, because nothing predicts it."""
     cached: CachedHidden | None = None
     """Activations of the lowest layers at all columns but the last, [b, s-1, d]: no pass computes them again."""
+    asked: tuple[Int[Tensor, " n"], Int[Tensor, " n"]] | None = None
+    """The rows and columns in which the mask is true, where the host knows them: an accelerator is not waited for then."""
 
 
 class TokenStats(NamedTuple):
@@ -109,7 +111,8 @@ def forward_logprobs(
     predicting = hidden[:, first - 1 :]
     if not train_policy:
         predicting = predicting.detach()
-    tokens = backbone.token_logprobs(predicting[batch.mask], batch.ids[:, first:][batch.mask], temperature, entropy=entropy)
+    asked = batch.mask.nonzero(as_tuple=True) if batch.asked is None else batch.asked
+    tokens = backbone.token_logprobs(predicting[asked], batch.ids[:, first:][asked], temperature, entropy=entropy)
     return TokenStats(
         _scatter(tokens.logprobs, batch.mask),
         None if tokens.entropy is None else _scatter(tokens.entropy, batch.mask),

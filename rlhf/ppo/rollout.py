@@ -38,6 +38,8 @@ class Rollout(NamedTuple):
     entropy: Float[Tensor, "b t"]
     scores: Float[Tensor, " b"]
     finished: Bool[Tensor, " b"]
+    lengths: Int[Tensor, "b 2"]
+    """Tokens of each prompt and of each response; on the host, which cuts batches by them without waiting for an accelerator."""
     cached: CachedHidden | None
     """Activations below the policy's lowest adapter layer, [b, p+t+1, d], which no update changes; None where there is no such layer."""
 
@@ -45,18 +47,25 @@ class Rollout(NamedTuple):
         """The rows as a forward pass takes them, which is asked for the responses."""
         ids = torch.cat([self.prompts, self.responses], dim=1)
         real = torch.cat([self.prompt_mask, self.mask], dim=1)
-        return TokenBatch(ids, real, self.mask, self.cached)
+        asked = torch.arange(self.mask.shape[1]) < self.lengths[:, 1:]
+        rows, columns = (index.to(ids.device) for index in asked.nonzero(as_tuple=True))
+        return TokenBatch(ids, real, self.mask, self.cached, (rows, columns))
 
     def select(self, rows: Int[Tensor, " n"]) -> Rollout:
-        """These rows, without the columns that are padding in all of them."""
-        part = Rollout._make([*(field[rows] for field in self[:-1]), self.cached])
-        first = int(part.prompt_mask.any(0).nonzero()[0])
-        width = int(part.mask.sum(-1).max())
+        """These rows, without the columns that are padding in all of them.
+
+        Args:
+            rows: on the host.
+        """
+        lengths, at = self.lengths[rows], rows.to(self.prompts.device)
+        part = Rollout._make([*(field[at] for field in self[:-2]), lengths, self.cached])
+        longest, width = lengths.amax(0).tolist()
+        first = part.prompts.shape[1] - longest
         last = part.prompts.shape[1] + width - 1
         return part._replace(
             prompts=part.prompts[:, first:],
             prompt_mask=part.prompt_mask[:, first:],
-            cached=self.cached and CachedHidden(self.cached.depth, self.cached.hidden[rows, first:last]),
+            cached=self.cached and CachedHidden(self.cached.depth, self.cached.hidden[at, first:last]),
             **{name: getattr(part, name)[:, :width] for name in ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")},
         )
 
@@ -71,18 +80,23 @@ def collect(
     seed: int,
     *,
     minibatch_size: int,
+    engine: GenerationEngine | None = None,
     on_progress: Work = NO_PROGRESS,
 ) -> Rollout:
     """Samples one response per prompt with the policy, scores it, and computes the reference's log-probabilities.
 
     The policy's log-probabilities and hidden states are recorded during sampling, and so are the activations of the frozen layers.
+
+    Args:
+        engine: keeps what it allocates for the next rollout; by default one of its own.
     """
     lowest = backbone.first_adapted_layer(POLICY)
     for_scoring = min(lowest, reward_shaper.frozen_layers)
     recorder = RolloutRecorder(backbone, [len(prompt) for prompt in prompts], sampling.max_new_tokens, (lowest, for_scoring))
     on_progress.total(DECODE_COST + 2)
     requests = requests_for(prompts, sampling, seed, adapter=POLICY)
-    sequences = GenerationEngine(backbone).run(requests, recorder=recorder, on_progress=on_progress.part(DECODE_COST))
+    engine = GenerationEngine(backbone) if engine is None else engine
+    sequences = engine.run(requests, recorder=recorder, on_progress=on_progress.part(DECODE_COST))
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     responses, mask = (x.to(backbone.device) for x in pad_right([s.ids for s in sequences], backbone.pad_id))
     cached = recorder.cached(for_scoring)
@@ -107,16 +121,16 @@ def collect(
         entropy=recorder.entropy[:, :width] * mask,
         scores=scores.to(backbone.device),
         finished=torch.tensor([s.finish_reason == "stop" for s in sequences], device=backbone.device),
+        lengths=torch.tensor([[len(prompt), len(s.ids)] for prompt, s in zip(prompts, sequences, strict=True)]),
         cached=recorder.cached(lowest),
     )
     # Rows of similar length share a batch: less padding.
-    lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)
     referenced = on_progress.part(1)
     referenced.total(len(prompts))
-    for rows in torch.split(lengths.argsort(stable=True), minibatch_size):
+    for rows in torch.split(rollout.lengths.sum(-1).argsort(stable=True), minibatch_size):
         part = rollout.select(rows)
         reference = forward_logprobs(backbone, None, part.tokens(), sampling.temperature, adapter=None)
-        rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
+        rollout.ref_logprobs[rows.to(backbone.device), : part.responses.shape[1]] = reference.logprobs
         referenced(len(rows))
     return rollout
 

@@ -8,7 +8,7 @@ test proves it. Training that is resumed from a checkpoint continues bit for bit
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.config import AdapterConfig, PPOConfig, SamplingConfig, ScoringConfig
+from rlhf.generation.engine import GenerationEngine
 from rlhf.generation.sampling import combined_seed, generator
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
@@ -48,6 +49,9 @@ from rlhf.safe_files import ModelError
 COLLECT_COST, EPOCH_COST = DECODE_COST + 2, UPDATE_COST + 1
 """Time of a rollout and of an epoch's updates, in forward passes over the same tokens."""
 
+UPDATE_METRICS = ("loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg", "policy/approxkl_avg", "val/ratio", "val/clipfrac_avg")
+"""Metrics of a minibatch, in the order in which they are computed."""
+
 
 class PPO:
     """Policy adapter, value head, their optimiser and the KL controller."""
@@ -68,6 +72,7 @@ class PPO:
         for prompt in prompts:
             require_room(backbone, prompt)
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
+        self.engine = GenerationEngine(backbone)
         self.sampling, self.reward_shaper = sampling, RewardShaper(reward_model, scoring)
         self.demonstrations, self.distributed = demonstrations, distributed_context()
         backbone.add_adapter(POLICY, adapter, seed=seed)
@@ -108,7 +113,9 @@ class PPO:
         rewards = rewards_with_kl(rollout.scores, kl, rollout.mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, rollout.mask, shift_mean=False)
-        advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
+        # On the host: the recursion is some operations for each token, which are too small for an accelerator.
+        on_host = (x.cpu() for x in (rewards, rollout.values, rollout.mask))
+        advantages, returns = (x.to(rewards.device) for x in gae(*on_host, gamma=config.gamma, lam=config.lam))
         advantages = whiten(advantages, rollout.mask)
         metrics |= {
             "objective/kl_coef": self.kl_coef,
@@ -161,6 +168,7 @@ class PPO:
             self.sampling.to_sampling(),
             combined_seed(*self.distributed.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
+            engine=self.engine,
             on_progress=on_progress,
         )
 
@@ -185,12 +193,12 @@ class PPO:
             minibatches = torch.split(torch.randperm(len(rollout.scores), generator=shuffle), config.minibatch_size)
             for number, rows in enumerate(minibatches):
                 self.optimizer.zero_grad(set_to_none=True)
-                metrics = self.add_gradients(rollout, advantages, returns, rows.to(self.backbone.device))
+                metrics: dict[str, Tensor | float] = {**self.add_gradients(rollout, advantages, returns, rows)}
                 if config.ptx_coef and not self.warming_up:
                     metrics |= self.add_ptx_gradients(epoch, number)
                 norm = torch.nn.utils.clip_grad_norm_([*self.policy.values(), *self.value_head.parameters()], config.max_grad_norm)
                 self.optimizer.step()
-                history.append(metrics | {"policy/grad_norm": norm.item()})
+                history.append(read_metrics(metrics | {"policy/grad_norm": norm}))
                 on_progress(len(rows))
             if config.early_stopping_kl and _mean(history[-len(minibatches) :])["policy/approxkl_avg"] > config.early_stopping_kl:
                 break
@@ -198,33 +206,30 @@ class PPO:
 
     def add_gradients(
         self, rollout: Rollout, advantages: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], rows: Int[Tensor, " n"]
-    ) -> dict[str, float]:
-        """Accumulates a minibatch's gradients over microbatches, weighted by their response tokens; returns its metrics."""
+    ) -> dict[str, Tensor]:
+        """Accumulates a minibatch's gradients over microbatches, weighted by their response tokens; returns its metrics.
+
+        Args:
+            rows: on the host.
+        """
         config = self.config
-        metrics: dict[str, float] = {}
-        tokens = rollout.mask[rows].sum()
+        metrics: list[Float[Tensor, " m"]] = []
+        tokens = rollout.lengths[rows, 1].sum()
         for microbatch in torch.split(rows, config.microbatch_size or len(rows)):
-            part = rollout.select(microbatch)
+            part, at = rollout.select(microbatch), microbatch.to(rollout.mask.device)
             width = part.responses.shape[1]
             current = self.model(part.tokens(), adapter=POLICY, train_policy=not self.warming_up, entropy=config.entropy_coef > 0)
-            policy = policy_loss(current.logprobs, part.logprobs, advantages[microbatch, :width], part.mask, clip=config.clip)
-            value, value_clipfrac = value_loss(current.values, part.values, returns[microbatch, :width], part.mask, clip=config.value_clip)
+            policy = policy_loss(current.logprobs, part.logprobs, advantages[at, :width], part.mask, clip=config.clip)
+            value, value_clipfrac = value_loss(current.values, part.values, returns[at, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
             if config.entropy_coef and current.entropy is not None:
                 loss = loss - config.entropy_coef * masked_mean(current.entropy, part.mask)
-            share = float(part.mask.sum() / tokens)
+            share = float(part.lengths[:, 1].sum() / tokens)
             (share * loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-            part_metrics = {
-                "loss/policy_avg": share * policy.loss.item(),
-                "loss/value_avg": share * value.item(),
-                "policy/clipfrac_avg": share * policy.clipfrac.item(),
-                "policy/approxkl_avg": share * policy.approxkl.item(),
-                "val/ratio": share * policy.ratio.item(),
-                "val/clipfrac_avg": share * value_clipfrac.item(),
-            }
-            for name, term in part_metrics.items():
-                metrics[name] = metrics[name] + term if name in metrics else term
-        return metrics
+            # Read later, all at once: an accelerator is waited for at each look.
+            terms = (policy.loss, value, policy.clipfrac, policy.approxkl, policy.ratio, value_clipfrac)
+            metrics.append(share * torch.stack([term.detach() for term in terms]).double())
+        return dict(zip(UPDATE_METRICS, sum(metrics[1:], metrics[0]), strict=True))
 
     def add_ptx_gradients(self, epoch: int, number: int) -> dict[str, float]:
         """Adds the gradients of the demonstrations for the epoch's minibatch `number`; returns the mean loss per token."""
@@ -300,6 +305,13 @@ class PPO:
         # Checkpoints of older versions have no record of earlier policies.
         self.tracker.load(checkpoint, state.get("measured", []))
         return True
+
+
+def read_metrics(metrics: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The numbers of these metrics, which may be on an accelerator, with one look at it."""
+    on_device = {name: value.detach().double() for name, value in metrics.items() if isinstance(value, Tensor)}
+    numbers = dict(zip(on_device, torch.stack([*on_device.values()]).tolist(), strict=True)) if on_device else {}
+    return {name: numbers[name] if isinstance(value, Tensor) else value for name, value in metrics.items()}
 
 
 def _mean(history: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -173,7 +173,7 @@ FORMATS: dict[str, Format] = {
         signs=(("utterance_id", "user_prompt", "model_response", "score"),),
     ),
     "ultrafeedback": Format(ultrafeedback.read, ultrafeedback.write, "rankings",
-        keeps=ultrafeedback.KEEPS, columns=("models", "annotator", "source"), signs=(("instruction", "completions=objects"),)),
+        keeps=ultrafeedback.KEEPS, columns=("annotator", "source"), ignored=("models",), signs=(("instruction", "completions=objects"),)),
     "helpsteer2": _by_map("helpsteer2", ("prompt", "response", "helpfulness", "correctness"), group="prompt"),
     "helpsteer2-preference": _by_map(
         "helpsteer2-preference", ("prompt", "response_1", "response_2", "preference_strength"),

@@ -29,10 +29,19 @@ def read(record: Record) -> Iterator[NewComparison]:
     yield NewComparison(
         [{"role": "user", "content": text_of(record, "instruction")}],
         tuple(text_of(answer, "response") for answer in answers),
-        tuple(name_of(answer.get("model")) for answer in answers),
+        _models(record, answers),
         (Vote(tiers, name_of(record.get("annotator")), aspects=aspects),) if rated else (),
         kind=name_of(record.get("source")) or "imported",
     )
+
+
+def _models(record: Record, answers: Sequence[Record]) -> tuple[str | None, ...]:
+    """The model of each answer: as the answer says, or at its place in the list beside the answers."""
+    named = tuple(name_of(answer.get("model")) for answer in answers)
+    if any(named):
+        return named
+    listed = record.get("models")
+    return tuple(map(name_of, listed)) if isinstance(listed, (list, tuple)) and len(listed) == len(answers) else named
 
 
 def _score(answer: Record) -> float | None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from waiting import until
 
 from rlhf.models.backbone import Backbone
+from rlhf.models.decoder import Decoder
 from rlhf.ppo.trainer import PPO
 from rlhf.runs import metric_table, progress
 from rlhf.runs.jobs import Jobs, RoundError
@@ -145,6 +146,16 @@ def test_the_same_seed_gives_the_same_figures_and_another_others(judged, jobs, u
     same, other = (metrics_of(jobs, i) for i in ids)
     assert same == unbroken
     assert other[4] != unbroken[4] and other[0] != unbroken[0]
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_reaches_the_layers_and_changes_no_figure(judged, jobs, monkeypatch, unbroken):
+    again = []
+    plain = Decoder._checkpointed
+    monkeypatch.setattr(Decoder, "_checkpointed", lambda *args, **kwargs: again.append(1) or plain(*args, **kwargs))
+    run_id = jobs.create(judged.config(seed=5, gradient_checkpointing=True)).id
+    run(jobs, run_id)
+    assert metrics_of(jobs, run_id) == unbroken and again
 
 
 # A step has 15 ticks: 8 tokens, 1 batch of scores, 2 minibatches read by the reference, 2 epochs of 2 updates.

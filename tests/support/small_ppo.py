@@ -10,7 +10,7 @@ import torch
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig, SamplingConfig, ScoringConfig
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import collect
-from rlhf.ppo.trainer import PPO
+from rlhf.ppo.trainer import PPO, read_metrics
 from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample
 from storage.core.records import Sampling
 
@@ -125,5 +125,5 @@ def gradients(ppo, rollout, rows=None):
     advantages = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(3))
     returns = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(4))
     ppo.optimizer.zero_grad(set_to_none=True)
-    figures = ppo.add_gradients(rollout, advantages, returns, torch.arange(8) if rows is None else rows)
+    figures = read_metrics(ppo.add_gradients(rollout, advantages, returns, torch.arange(8) if rows is None else rows))
     return figures, {n: p.grad.clone() for n, p in [*ppo.policy.items(), *ppo.value_head.named_parameters()] if p.grad is not None}

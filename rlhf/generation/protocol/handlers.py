@@ -22,7 +22,15 @@ from rlhf.generation.protocol.metrics import RequestTimer, ServerMetrics
 from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
 from rlhf.generation.protocol.responses import ChatFormat, CompletionFormat, Delta, Format, Usage
 from rlhf.generation.protocol.text_stream import TextStream
-from rlhf.generation.request import ClientBusy, EngineBusy, GenerationRequest, GenerationStream, RequestCancelled, TokenOutput
+from rlhf.generation.request import (
+    ClientBusy,
+    EngineBusy,
+    GenerationRequest,
+    GenerationStream,
+    ModelReleased,
+    RequestCancelled,
+    TokenOutput,
+)
 from rlhf.models.lengths import PromptTooLong
 from rlhf.models.reasoning import ReasoningMarks
 from rlhf.safe_files import ModelError
@@ -34,6 +42,9 @@ log = logging.getLogger("rankloop.serve")
 
 RETRY_S = 5
 """After how many seconds a client that was refused for lack of room should try again."""
+
+RELEASED_RETRY_S = 60
+"""The same for one that was refused because a training round has the accelerator's memory."""
 
 KEEP_ALIVE_S = 10.0
 """Of a stream that has nothing to say for so long, a comment is sent, so that its client does not take it for dead, in seconds."""
@@ -218,6 +229,8 @@ class Handlers:
             return error
         if isinstance(error, ClientBusy):
             return ApiError(429, str(error), code="too_many_streams", retry_after_s=RETRY_S)
+        if isinstance(error, ModelReleased):
+            return ApiError(503, str(error), code="model_released", retry_after_s=RELEASED_RETRY_S)
         if isinstance(error, EngineBusy):
             return ApiError(503, str(error), code="engine_busy", retry_after_s=RETRY_S)
         if isinstance(error, ModelError):

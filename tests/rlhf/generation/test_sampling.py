@@ -16,6 +16,7 @@ from rlhf.generation.sampling import (
     generator,
     likeliest,
     sample_from_weights,
+    sample_rows,
     sample_token,
     uniforms,
 )
@@ -211,3 +212,20 @@ def test_the_likeliest_tokens_come_with_their_log_probabilities():
     assert logprob == pytest.approx(-2.0794415) and [token for token, _ in top] == [0, 1]
     assert [value for _, value in top] == pytest.approx([-0.6931472, -1.3862944])
     assert likeliest(LOGITS, 0, 99)[1][0][0] == 0 and len(likeliest(LOGITS, 0, 99)[1]) == 4
+
+
+def test_rows_with_parameters_of_their_own_are_sampled_as_each_alone():
+    """Temperatures from 0 and the smallest on, top-k and top-p on and off, by tensors that nobody looks at."""
+    parameters = [(1.0, 0, 1.0), (0.0, 0, 1.0), (0.7, 5, 1.0), (1.3, 0, 0.6), (0.9, 40, 0.8), (1e-30, 3, 0.5), (2.0, 1, 1.0)]
+    logits = 3 * torch.randn(len(parameters), 300, generator=torch.Generator().manual_seed(0))
+    temperature, top_k, top_p = (torch.tensor(column)[:, None] for column in zip(*parameters, strict=True))
+    off = 2**31
+    for seed in range(20):
+        u = uniform_numbers(len(parameters), seed)
+        tokens, softmax = sample_rows(logits, temperature, top_k.masked_fill(top_k == 0, off), top_p, u)
+        for row, (t, k, p) in enumerate(parameters):
+            sampling = Sampling(temperature=t, top_k=k, top_p=p)
+            alone, said = sample_token(logits[row : row + 1], sampling, u[row : row + 1], return_stats=True)
+            assert tokens[row] == alone[0]
+            assert_close(softmax.logprobs(tokens)[row], said.logprobs[0], atol=1e-6, rtol=1e-6)
+            assert_close(softmax.entropy()[row, 0], said.entropy[0], atol=1e-6, rtol=1e-6)

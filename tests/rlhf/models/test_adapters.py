@@ -28,8 +28,13 @@ def read(backbone, adapter):
     return backbone.forward(IDS, MASK, keep=5, adapter=adapter).logits
 
 
-def test_a_pass_through_the_reference_before_the_backward_pass_costs_the_policy_no_gradient(two):
-    """PEFT takes the gradient from every adapter that is not active, and a weight without one gets none in the backward pass."""
+@pytest.mark.parametrize("checkpoint_layers", [False, True])
+def test_a_pass_through_the_reference_before_the_backward_pass_costs_the_policy_no_gradient(two, checkpoint_layers):
+    """PEFT takes the gradient from every adapter that is not active, and a weight without one gets none in the backward pass.
+
+    Layers that are computed again there are computed through the adapter of their own pass.
+    """
+    two.decoder.checkpoint_layers = checkpoint_layers
     weights = two.parameters("policy")
 
     def gradients(*between):

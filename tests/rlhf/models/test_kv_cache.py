@@ -65,3 +65,17 @@ def test_a_row_is_copied_with_its_columns_alone(slots):
     slots.copy_from(other, 1, 0, 2)
     slots.copy_from(other, 0, 4, 3)
     assert slots.layers[1].keys[[0, 1, 4], 0, :3, 0].tolist() == [[9, 9, 1], [1, 1, 1], [9, 9, 9]]
+
+
+def test_rows_are_copied_together_and_what_stood_there_is_gone(slots):
+    other = SlotCache(tiny.model(300))
+    for cache, value in ((slots, 1), (other, 9)):
+        cache.begin(torch.tensor([0, 0, 0]), 3, width=3)
+        for layer in cache.layers:
+            layer.update(states(3, 3, value), states(3, 3, value))
+    slots.copy_rows(other, [2, 0], [1, 4], 2)
+    for layer in slots.layers:
+        assert layer.keys[[0, 1, 2, 4], 0, :3, 0].tolist() == [[1, 1, 1], [9, 9, 0], [1, 1, 1], [9, 9, 0]]
+        assert torch.equal(layer.keys, layer.values)
+    slots.copy_rows(slots, [4], [0], 3)
+    assert slots.layers[0].keys[[0, 4], 0, :3, 0].tolist() == [[9, 9, 0], [9, 9, 0]]

@@ -8,6 +8,7 @@ from ranks import gradients_of_each
 from small_ppo import ADAPTER_CONFIG, CONFIG, gradients, scrambled, taken, trainer
 from torch.testing import assert_close
 
+from rlhf.models.operations import OperationCount
 from rlhf.ppo.rollout import POLICY
 
 
@@ -52,6 +53,46 @@ def test_what_frozen_layers_computed_changes_nothing(tiny_folder, top_layers, at
     for name, gradient in kept[1].items():
         assert_close(gradient, again[1][name], atol=atol, rtol=0)
     assert max(float(gradient.abs().max()) for gradient in kept[1].values()) > 1e-2
+
+
+@pytest.mark.parametrize("top_layers", [0, 1])
+def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradients(tiny_folder, top_layers):
+    """Bit for bit; a layer's activations are not kept, only what goes in."""
+    ppo = scrambled(trainer(tiny_folder, replace(CONFIG, entropy_coef=0.1), adapter=replace(ADAPTER_CONFIG, top_layers=top_layers)))
+    rollout = taken(ppo)
+    found, kept = [], []
+    for ppo.backbone.decoder.checkpoint_layers in (False, True):
+        kept.append({})
+
+        def keep(tensor):
+            kept[-1][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found.append(gradients(ppo, rollout))
+    assert found[0][0] == found[1][0] and found[0][1].keys() == found[1][1].keys()
+    assert all(torch.equal(gradient, found[1][1][name]) for name, gradient in found[0][1].items())
+    assert sum(kept[1].values()) < sum(kept[0].values()) / 2
+
+
+def test_an_update_casts_all_layers_together_and_reads_its_metrics_once(tiny_folder):
+    """As on an accelerator: bit for bit the same gradients, fewer operations, and one look for all metrics of a minibatch."""
+    ppo = scrambled(trainer(tiny_folder))
+    ppo.backbone.base.to(torch.bfloat16)
+    for weight in ppo.policy.values():
+        weight.data = weight.data.float()
+    rollout = taken(ppo)
+    found, counts = [], []
+    for ppo.backbone.adapter_set.casts_at_once in (False, True):
+        with OperationCount() as count:
+            found.append(gradients(ppo, rollout))
+        counts.append(count)
+    assert found[0][0] == found[1][0] and found[0][1].keys() == found[1][1].keys()
+    assert all(torch.equal(gradient, found[1][1][name]) for name, gradient in found[0][1].items())
+    # Fourteen linear maps: A, B and its scale are three operations for each, or three for all.
+    assert counts[0].total - counts[1].total == 14 * 3 - 3
+    # Beside the metrics, the widest row on the host.
+    assert counts[1].host_reads["tolist"] == 2
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ def uneven(ppo):
     mask = mask[:, : rollout.mask.shape[1]] & rollout.mask
     assert len(set(mask.sum(-1).tolist())) > 4
     return rollout._replace(
-        mask=mask, **{name: getattr(rollout, name) * mask for name in ("logprobs", "ref_logprobs", "values", "entropy")}
+        mask=mask,
+        lengths=torch.stack([rollout.lengths[:, 0], mask.sum(-1)], dim=1),
+        **{name: getattr(rollout, name) * mask for name in ("logprobs", "ref_logprobs", "values", "entropy")},
     )
 
 

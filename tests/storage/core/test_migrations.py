@@ -834,6 +834,7 @@ def test_a_shipped_store_reads_as_before(shipped):
     assert stats.stats(store) == {
         "prompts": 2,
         "prompts_in_use": 2,
+        "demo_votes": 0,
         "unused_starter_votes": 0,
         "completions": 15,
         "comparisons": 7,

@@ -802,3 +802,14 @@ def test_times_of_other_programs(time):
 def test_times_that_may_mean_several_things_are_refused(time):
     with pytest.raises(rows.BadRow, match="not a time"):
         rows.timestamp(time)
+
+
+def test_models_beside_the_answers_of_ultrafeedback():
+    answers = [{"response": "Pear", "overall_score": 9}, {"response": "Plum", "overall_score": 2}]
+    row = {"instruction": "Name a fruit", "completions": answers, "models": ["swift", "heron"]}
+    ((found,), left) = read("ultrafeedback", row)
+    assert (found.models, left) == (("swift", "heron"), {})
+    ((found,), left) = read("ultrafeedback", row | {"completions": [one | {"model": "m"} for one in answers]})
+    assert (found.models, left) == (("m", "m"), {})
+    ((found,), left) = read("ultrafeedback", row | {"models": ["swift"]})
+    assert found.models == (None, None)
