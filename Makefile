@@ -53,7 +53,7 @@ endif
 	@sh .ci/browser
 
 test: test-setup weights
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # The linters of the JavaScript, as .ci/package-lock.json has them.
 NODE_BIN := .ci/node_modules/.bin

@@ -60,11 +60,11 @@ def training(page: Page, url: str) -> None:
 def demo(page: Page, url: str, question: str = QUESTION) -> None:
     page.goto(url)
     page.get_by_role("tab", name="Demo").click()
-    expect(page.locator("#demo-version input")).not_to_have_value("", timeout=20_000)
+    expect(page.locator("#demo-versions-chosen .token")).to_have_count(2, timeout=20_000)
     page.locator("#demo-prompt textarea").fill(question)
     page.locator("#demo-ask").click()
-    for pane in ("#demo-base", "#demo-tuned"):
-        expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible(timeout=ANSWERED_WITHIN_MS)
+    answered = page.locator("#demo-current .rl-answer .rl-prose:not([aria-busy])")
+    expect(answered).to_have_count(2, timeout=ANSWERED_WITHIN_MS)
 
 
 PICTURES = {

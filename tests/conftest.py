@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -23,6 +24,17 @@ from storage.core.database import Database  # noqa: E402
 
 def pytest_report_header() -> str | None:
     return None if SHAPES_ARE_CHECKED else "shapes of tensors are not checked: beartype is not installed: pip install -e '.[test]'"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of slow tests alone come first, then those with some: no process begins a long file when the others are done.
+
+    `make test` hands the files out in this order.
+    """
+    slow: dict[Path, list[bool]] = {}
+    for item in items:
+        slow.setdefault(item.path, []).append(item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: (not all(slow[item.path]), not any(slow[item.path])))
 
 
 def pytest_collection_finish() -> None:

@@ -21,13 +21,13 @@ TEXTS = {document: document.read_text(encoding="utf-8") for document in DOCUMENT
 OTHER_PROGRAMS = {
     "--system", "--home-dir", "--shell", "--now", "--init",
     "--upgrade", "--constraint", "--editable", "--url",
-    "--apply", "--tasks", "--model",
+    "--apply", "--tasks", "--model", "--continuous-batching",
 }  # fmt: skip
-"""Options of useradd, docker, systemctl, pip and lm-eval."""
+"""Options of useradd, docker, systemctl, pip, lm-eval and `transformers serve`."""
 
 BENCHMARKS = {
     "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
-    "--budgets", "--clients", "--suite", "--rows", "--round",
+    "--budgets", "--clients", "--suite", "--rows", "--round", "--streams",
 }  # fmt: skip
 
 GENERATOR = {"--check"}

@@ -146,7 +146,7 @@ def metrics_page() -> str:
 
 
 def http_api_page() -> str:
-    from rlhf.generation.http_guard import LARGEST_BODY
+    from rlhf.generation.http_guard import MAX_BODY_BYTES
     from rlhf.generation.policy_service import PolicyService
     from rlhf.generation.protocol import requests
     from rlhf.generation.server import build_server
@@ -161,7 +161,7 @@ def http_api_page() -> str:
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             parts.append(f"{heading}\n\n{ROUTES[path]}" + (f"\n\n{_fields(described, body, set())}" if body else ""))
     rows = [[code(name), f"{value:,}", _documented(limits, name)] for name, value in vars(limits).items() if name.isupper()]
-    rows.append([code("LARGEST_BODY"), f"{LARGEST_BODY:,}", "Bytes of a request's body."])
+    rows.append([code("MAX_BODY_BYTES"), f"{MAX_BODY_BYTES:,}", "Bytes of a request's body."])
     neutral = requests.NEUTRAL | requests.NEUTRAL_COMPLETION
     return page(
         "HTTP API of the policy server",

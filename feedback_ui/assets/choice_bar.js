@@ -42,7 +42,7 @@ export function makeChoiceBar(root, { correcting }) {
       // "Better" is the choice without a strength, so it has the plain name.
       const testid = strength === "better" ? `choose-${choice}` : `choose-${choice}-${strength}`;
       return choiceButton(
-        step, t(`compare.strength.${strength}`), key, testid, `rl-strength rl-strength-${choice}`, t(`compare.says.${choice}_${strength}`),
+        step, t(`compare.strength.${strength}`), key, testid, `rl-strength rl-strength-${choice}`, t(`compare.verdict.${choice}_${strength}`),
       );
     });
   }
@@ -70,13 +70,13 @@ export function makeChoiceBar(root, { correcting }) {
     if (mode === "rank") return [row];
     if (mode === "scale") {
       const ends = ["a", "b"].map((choice) => make(
-        "p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.says.${choice}`),
+        "p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.verdict.${choice}`),
       ));
       return [make("div", { class: "rl-strength-scale" }, ends, scaleButtons()), row];
     }
     return [
-      choiceButton({ choice: "a", strength: null }, t("compare.says.a"), "1", "choose-a", "rl-primary"),
-      choiceButton({ choice: "b", strength: null }, t("compare.says.b"), "2", "choose-b", "rl-primary"),
+      choiceButton({ choice: "a", strength: null }, t("compare.verdict.a"), "1", "choose-a", "rl-primary"),
+      choiceButton({ choice: "b", strength: null }, t("compare.verdict.b"), "2", "choose-b", "rl-primary"),
       choiceButton({ choice: "tie", strength: null }, t("compare.tie"), "T", "choose-tie"),
       bad, ...common,
     ];

@@ -37,10 +37,10 @@ const LETTERS = /** @type {Record<string, string>} */ ({ s: "skip", u: "undo", r
  * @param {number} count how many answers there are
  */
 export function describeJudgment({ choice, strength }, count) {
-  if (choice === "skip") return t("compare.says.skip");
-  if (choice === "rank") return t("rank.says_saved");
-  if (choice === "both_bad" && count > 2) return t("compare.says.all_bad");
-  return t(`compare.says.${choice}${strength ? `_${strength}` : ""}`);
+  if (choice === "skip") return t("compare.verdict.skip");
+  if (choice === "rank") return t("rank.announce.saved");
+  if (choice === "both_bad" && count > 2) return t("compare.verdict.all_bad");
+  return t(`compare.verdict.${choice}${strength ? `_${strength}` : ""}`);
 }
 
 /** @typedef {ReturnType<typeof makeJudgingForm>} JudgingForm */

@@ -40,15 +40,15 @@ export const CHOICE_KEYS = {
 /** @type {Record<Mode, KeyMapRow[]>} */
 const KEY_MAP = {
   choose: [
-    [["1", "A", "←"], "compare.says.a"], [["2", "B", "→"], "compare.says.b"], [["T"], "compare.help.tie"], [["X"], "compare.says.both_bad"],
+    [["1", "A", "←"], "compare.verdict.a"], [["2", "B", "→"], "compare.verdict.b"], [["T"], "compare.help.tie"], [["X"], "compare.verdict.both_bad"],
   ],
   scale: [
     [["1", "–", "4"], "compare.help.scale_a"], [["5", "T"], "compare.help.tie"], [["6", "–", "9"], "compare.help.scale_b"],
-    [["A", "←"], "compare.says.a"], [["B", "→"], "compare.says.b"], [["X"], "compare.says.both_bad"],
+    [["A", "←"], "compare.verdict.a"], [["B", "→"], "compare.verdict.b"], [["X"], "compare.verdict.both_bad"],
   ],
   rank: [
     [["1", "–", "9"], "rank.help.digit"], [["="], "rank.help.equals"], [["0"], "rank.help.rest"], [["⌫"], "rank.help.back"],
-    [["↑", "↓"], "rank.help.arrows"], [["Enter"], "rank.help.save"], [["X"], "compare.says.all_bad"],
+    [["↑", "↓"], "rank.help.arrows"], [["Enter"], "rank.help.save"], [["X"], "compare.verdict.all_bad"],
   ],
 };
 

@@ -56,17 +56,17 @@ export function makeRanking(root, { changed, announce, isEnabled }) {
   /** Where an answer is and how many are left, for a screen reader. @param {Slot} slot */
   function describe(slot) {
     const left = unranked().length;
-    return `${describePlace(slot)} ${left ? t("rank.says_left", { count: left }) : t("rank.says_all")}`;
+    return `${describePlace(slot)} ${left ? t("rank.announce.left", { count: left }) : t("rank.announce.all")}`;
   }
 
   /** @param {Slot} slot */
   function describePlace(slot) {
     const at = tierOf(slot);
     const answer = number(slot);
-    if (at < 0) return t("rank.says_out", { answer });
+    if (at < 0) return t("rank.announce.out", { answer });
     const others = tiers[at].filter((other) => other !== slot).map(number);
     const place = placeName(at);
-    return others.length ? t("rank.says_tied", { answer, place, others: others.join(", ") }) : t("rank.says_placed", { answer, place });
+    return others.length ? t("rank.announce.tied", { answer, place, others: others.join(", ") }) : t("rank.announce.placed", { answer, place });
   }
 
   // ---- rendering
@@ -319,7 +319,7 @@ export function makeRanking(root, { changed, announce, isEnabled }) {
       }
       if (key === "0") {
         setTiers(steps.placeRest(tiers, count));
-        announce(t("rank.says_all"));
+        announce(t("rank.announce.all"));
         return true;
       }
       if (key === "escape" && (joining || picked !== null)) {

@@ -15,7 +15,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from rlhf.runs.typed_json import UnreadableRecord, from_json
-from rlhf.serving.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_DEMO, LONGEST_DEMO_LINK, MOST_DEMO_TURNS, MOST_DEMO_VERSIONS
+from rlhf.serving.limits import (
+    MAX_ANSWER_TOKENS,
+    MAX_CONVERSATION_CHARS,
+    MAX_DEMO_CHARS,
+    MAX_DEMO_LINK_CHARS,
+    MAX_DEMO_TURNS,
+    MAX_DEMO_VERSIONS,
+)
 from storage.core.records import Message, Sampling
 
 Verdict = Literal["a", "b", "tie", "both_bad", "none"]
@@ -23,7 +30,7 @@ Verdict = Literal["a", "b", "tie", "both_bad", "none"]
 
 LETTERS = "ABCD"
 MAX_SEED = 2**31 - 1
-LONGEST_VERSION_NAME = 200
+MAX_VERSION_NAME_CHARS = 200
 
 
 class Refusal(Exception):
@@ -126,10 +133,10 @@ class Conversation:
             if any(turn.pending for turn in self.turns):
                 return self
             raise Refusal("demo.empty_prompt")
-        if len(prompt) > LONGEST_DEMO:
-            raise Refusal("demo.too_long", found=len(prompt), limit=LONGEST_DEMO)
-        if len(self.turns) >= MOST_DEMO_TURNS:
-            raise Refusal("demo.too_many_turns", limit=MOST_DEMO_TURNS)
+        if len(prompt) > MAX_DEMO_CHARS:
+            raise Refusal("demo.too_long", found=len(prompt), limit=MAX_DEMO_CHARS)
+        if len(self.turns) >= MAX_DEMO_TURNS:
+            raise Refusal("demo.too_many_turns", limit=MAX_DEMO_TURNS)
         if self.hidden:
             raise Refusal("demo.vote_first")
         if self.turns:
@@ -138,11 +145,11 @@ class Conversation:
             chosen = tuple(dict.fromkeys(versions))
             if not chosen or (blind and len(chosen) < 2):
                 raise Refusal("demo.choose_two" if blind else "demo.choose_versions")
-            if len(chosen) > MOST_DEMO_VERSIONS:
-                raise Refusal("demo.too_many_versions", limit=MOST_DEMO_VERSIONS)
+            if len(chosen) > MAX_DEMO_VERSIONS:
+                raise Refusal("demo.too_many_versions", limit=MAX_DEMO_VERSIONS)
             begun = Conversation(chosen, blind)
-        if (length := sum(len(text) for turn in begun.turns for text in _texts(turn)) + len(prompt)) > LONGEST_CONVERSATION:
-            raise Refusal("demo.too_long_conversation", found=length, limit=LONGEST_CONVERSATION)
+        if (length := sum(len(text) for turn in begun.turns for text in _texts(turn)) + len(prompt)) > MAX_CONVERSATION_CHARS:
+            raise Refusal("demo.too_long_conversation", found=length, limit=MAX_CONVERSATION_CHARS)
         return replace(begun, turns=(*begun.turns, Turn(prompt, seed, sampling, begun.draw(rng))))
 
     def draw(self, rng: random.Random | None = None) -> tuple[int, ...]:
@@ -236,8 +243,8 @@ def to_link(conversation: Conversation) -> str:
     ]
     encoded = json.dumps(asdict(_Linked(list(conversation.versions), turns)), ensure_ascii=False, separators=(",", ":")).encode()
     link = base64.urlsafe_b64encode(encoded).decode().rstrip("=")
-    if len(link) > LONGEST_DEMO_LINK:
-        raise Refusal("demo.link_too_long", found=len(link), limit=LONGEST_DEMO_LINK)
+    if len(link) > MAX_DEMO_LINK_CHARS:
+        raise Refusal("demo.link_too_long", found=len(link), limit=MAX_DEMO_LINK_CHARS)
     return link
 
 
@@ -248,7 +255,7 @@ def from_link(link: str) -> Conversation:
         Refusal: this is no such link.
     """
     try:
-        if len(link) > LONGEST_DEMO_LINK:
+        if len(link) > MAX_DEMO_LINK_CHARS:
             raise ValueError("too long")
         decoded = json.loads(base64.b64decode(link + "=" * (-len(link) % 4), altchars=b"-_", validate=True))
         linked = from_json(_Linked, decoded)
@@ -265,17 +272,17 @@ def _turn(linked: _LinkedTurn, versions: int) -> Turn:
     _require(0 < len(order) == len(set(order)) and all(0 <= place < versions for place in order))
     _require(linked.c is None or 0 <= linked.c < len(order))
     _require(linked.c is not None or len(order) == versions)
-    _require(bool(linked.u.strip()) and len(linked.u) <= LONGEST_DEMO)
+    _require(bool(linked.u.strip()) and len(linked.u) <= MAX_DEMO_CHARS)
     _require(0 <= linked.s <= MAX_SEED and 0 <= linked.t <= 2 and 0 < linked.p <= 1)
-    _require(0 <= linked.k <= MAX_SEED and 1 <= linked.n <= LONGEST_ANSWER)
+    _require(0 <= linked.k <= MAX_SEED and 1 <= linked.n <= MAX_ANSWER_TOKENS)
     return Turn(linked.u, linked.s, Sampling(linked.t, linked.p, linked.k, linked.n), order, continued=linked.c)
 
 
 def _check(conversation: Conversation) -> None:
     names = conversation.versions
-    _require(0 < len(names) <= MOST_DEMO_VERSIONS and len(set(names)) == len(names))
-    _require(all(name.strip() and len(name) <= LONGEST_VERSION_NAME for name in names))
-    _require(0 < len(conversation.turns) <= MOST_DEMO_TURNS)
+    _require(0 < len(names) <= MAX_DEMO_VERSIONS and len(set(names)) == len(names))
+    _require(all(name.strip() and len(name) <= MAX_VERSION_NAME_CHARS for name in names))
+    _require(0 < len(conversation.turns) <= MAX_DEMO_TURNS)
 
 
 def _require(fits: bool) -> None:

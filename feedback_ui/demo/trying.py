@@ -25,7 +25,7 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.serving.client import AnswerPiece, PolicyClient, PolicyServerBusy, PolicyServerDown
-from rlhf.serving.limits import LONGEST_ANSWER, LONGEST_DEMO, MOST_DEMO_VERSIONS
+from rlhf.serving.limits import MAX_ANSWER_TOKENS, MAX_DEMO_CHARS, MAX_DEMO_VERSIONS
 from storage.content import policies
 from storage.core.database import Database, StoreError
 from storage.core.records import Sampling
@@ -63,12 +63,12 @@ class TryingSection:
                     elem_id="demo-prompt",
                     placeholder=label("demo.ask_something"),
                     info=label("demo.limits"),
-                    max_length=LONGEST_DEMO,
+                    max_length=MAX_DEMO_CHARS,
                 )
                 gr.Examples([[text] for text in EXAMPLES], self.prompt, label=label("demo.examples"), elem_id="demo-examples")
             with gr.Column(scale=2, min_width=260):
                 self.versions = gr.Dropdown(
-                    [], multiselect=True, max_choices=MOST_DEMO_VERSIONS, label=label("demo.versions"), elem_id="demo-versions-chosen"
+                    [], multiselect=True, max_choices=MAX_DEMO_VERSIONS, label=label("demo.versions"), elem_id="demo-versions-chosen"
                 )
                 self.blind = gr.Checkbox(False, label=label("demo.blind"), info=label("demo.blind_info"), elem_id="demo-blind")
                 self._sampling()
@@ -93,7 +93,7 @@ class TryingSection:
 
     def _sampling(self) -> None:
         self.temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label=label("demo.temperature"), elem_id="demo-temperature", buttons=[])
-        self.max_tokens = gr.Slider(16, LONGEST_ANSWER, 96, step=16, label=label("demo.longest"), elem_id="demo-tokens", buttons=[])
+        self.max_tokens = gr.Slider(16, MAX_ANSWER_TOKENS, 96, step=16, label=label("demo.longest"), elem_id="demo-tokens", buttons=[])
         with gr.Accordion(label("demo.more"), open=False, elem_id="demo-more"):
             self.top_p = gr.Slider(0.05, 1, 1, step=0.05, label=label("demo.top_p"), elem_id="demo-top-p", buttons=[])
             self.top_k = gr.Number(0, precision=0, minimum=0, label=label("demo.top_k"), elem_id="demo-top-k")

@@ -232,9 +232,9 @@ def verdict(translate: Translator, judgment: Judgment, order: Sequence[int]) -> 
     if choice == "rank":
         return " > ".join(" = ".join(str(slot + 1) for slot in tier) for tier in _tiers(judgment, slot_of))
     if choice == "both_bad" and len(order) > 2:
-        return translate("compare.says.all_bad")
+        return translate("compare.verdict.all_bad")
     strength = judgment.strength if choice in "ab" else None
-    return translate(f"compare.says.{choice}_{strength}" if strength else f"compare.says.{choice}")
+    return translate(f"compare.verdict.{choice}_{strength}" if strength else f"compare.verdict.{choice}")
 
 
 def skip_reason(translate: Translator, reason: str) -> str:

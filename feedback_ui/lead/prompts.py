@@ -74,7 +74,7 @@ class PromptsSection:
                             "imported", label=label("lead.prompts.kind"), max_lines=1, min_width=150, elem_id="prompts-kind"
                         )
                         self.split = gr.Dropdown(
-                            list(SPLITS), value="auto", label=label("lead.prompts.split"), filterable=False, min_width=150,
+                            list(SPLITS), value="auto", label=label("lead.prompts.split"), filterable=False, min_width=190,
                             elem_id="prompts-split",
                         )  # fmt: skip
                     self.add_button = gr.Button(label("lead.prompts.add"), variant="primary", elem_id="prompts-add", scale=0, min_width=160)

@@ -12,11 +12,8 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-import evalica
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int, Int8, Int64
-from scipy import stats
 
 from rlhf.analysis import bootstrap
 from rlhf.analysis.intervals import CONFIDENCE, wilson
@@ -225,6 +222,10 @@ def alpha_of(units: Units, distance: Distance) -> float:
     for r in range(widest):
         for value, top in reversed(list(zip(VALUES, upto.T, strict=True))):
             table[r, r < top] = value
+    # Imported here, like scipy below: they take longer than the start of everything else on the pages.
+    import evalica
+    import pandas as pd
+
     return float(evalica.alpha(pd.DataFrame(table, copy=False), distance).alpha)
 
 
@@ -252,6 +253,8 @@ def left_share(left: int, n: int) -> LeftShare:
     """`left` of `n` preferences went to the completion shown left."""
     if n == 0:
         return LeftShare(None, None, None, 0, None)
+    from scipy import stats
+
     test = stats.binomtest(left, n)
     interval = test.proportion_ci(CONFIDENCE, method="exact")
     return LeftShare(left / n, float(interval.low), float(interval.high), n, float(test.pvalue))
@@ -439,5 +442,7 @@ def _alike(
 def _medians(counted: Rankings) -> dict[int, float]:
     """Median active seconds by annotator id, of the votes that were timed."""
     timed = ~np.isnan(counted.active_s)
+    import pandas as pd
+
     medians = pd.Series(counted.active_s[timed]).groupby(counted.annotator[timed]).median()
     return {int(annotator_id): float(seconds) for annotator_id, seconds in medians.items()}

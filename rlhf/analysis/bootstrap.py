@@ -6,11 +6,15 @@ a replicate samples how many clusters of each pattern there are instead of the c
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from rlhf.analysis.intervals import CONFIDENCE
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 MIN_CLUSTERS = 10
 """With fewer, a percentile interval is too narrow, and none is computed."""
@@ -57,6 +61,9 @@ def _patterns(cluster: Int[np.ndarray, " n"], cell: Int[np.ndarray, " n"], cells
     pattern[example] = np.arange(len(example))
     row = np.repeat(pattern, lengths)
     is_first = row >= 0
+    # Imported here: pages that show no interval need none of it.
+    from scipy import sparse
+
     counts = sparse.coo_array((np.ones(is_first.sum()), (row[is_first], cell[is_first])), shape=(len(example), cells))
     return pattern_of, counts.tocsr()
 

@@ -12,11 +12,8 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-import evalica
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64
-from scipy import sparse
 
 from rlhf.analysis import bootstrap, style
 from rlhf.analysis.agreement import latest_votes
@@ -200,6 +197,10 @@ def strengths(counts: Float[np.ndarray, "p p 3"], method: TieModel) -> Float[np.
     `newman` is Davidson's model of ties, `P(tie) / sqrt(P(win) P(loss))` the same for all, fitted by Newman's iteration;
     `bradley_terry` takes a tie for half a win each way. Without ties they agree, and only the second converges.
     """
+    # Imported here, like scipy below: they take longer than the start of everything else on the pages.
+    import evalica
+    import pandas as pd
+
     first, second = np.triu_indices(len(counts), k=1)
     won, tied = counts[..., WIN], counts[..., TIE]
     weights = np.concatenate([won[first, second], won[second, first], tied[first, second]])
@@ -291,6 +292,8 @@ def _groups(
     """Versions that were compared with another; the reference of each group; and the group of each version."""
     pairs = counts.sum(axis=-1)
     compared = [int(i) for i in np.flatnonzero(pairs.sum(axis=1))]
+    from scipy import sparse
+
     _, label = sparse.csgraph.connected_components(sparse.csr_array(pairs > 0), directed=False)
     groups = [[i for i in compared if label[i] == each] for each in dict.fromkeys(label[i] for i in compared)]
     groups.sort(key=lambda group: -pairs[group].sum())

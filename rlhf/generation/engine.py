@@ -42,13 +42,13 @@ from storage.core.records import Sampling
 
 log = logging.getLogger("rankloop.generation")
 
-MOST_ROWS = 64
+MAX_ROWS = 64
 """Requests that are decoded side by side."""
 
-MOST_QUEUED = 128
+MAX_QUEUED = 128
 """Requests that may wait for a place."""
 
-MOST_PER_CLIENT = 96
+MAX_PER_CLIENT = 96
 """Requests of one client that are computed or wait."""
 
 FOR_CHATS = 8
@@ -105,9 +105,9 @@ class GenerationEngine:
         self,
         backbone: Backbone,
         *,
-        most_rows: int = MOST_ROWS,
-        most_queued: int = MOST_QUEUED,
-        most_per_client: int = MOST_PER_CLIENT,
+        max_rows: int = MAX_ROWS,
+        max_queued: int = MAX_QUEUED,
+        max_per_client: int = MAX_PER_CLIENT,
         kv_bytes: int = KV_BYTES,
         static: bool | None = None,
         graphs: Graphs | None = None,
@@ -115,7 +115,7 @@ class GenerationEngine:
     ):
         self.backbone = backbone
         self._torch_thread = thread
-        self.most_rows, self.most_queued, self.most_per_client = most_rows, most_queued, most_per_client
+        self.max_rows, self.max_queued, self.max_per_client = max_rows, max_queued, max_per_client
         self._kv_columns = kv_bytes // max(1, kv_bytes_per_token(backbone))
         self._static, self._graphs = backbone.device.type != "cpu" if static is None else static, graphs
         self._model_was_tried = False
@@ -134,7 +134,7 @@ class GenerationEngine:
         """Adds a request to the queue.
 
         Args:
-            client: whoever asks; each has at most `most_per_client` requests at a time. Empty for no such limit.
+            client: whoever asks; each has at most `max_per_client` requests at a time. Empty for no such limit.
             background: nobody waits for it: other requests go first, for a while, and it is never refused as one too many.
 
         Raises:
@@ -149,10 +149,10 @@ class GenerationEngine:
                 raise EngineClosed("the policy server is stopping")
             waiting = sum(not entry.background and not was_cancelled(entry.row) for entry in self._queue)
             running = sum(not was_cancelled(row) for row in self._running())
-            if not background and waiting >= self.most_queued + max(0, self.most_rows - running):
+            if not background and waiting >= self.max_queued + max(0, self.max_rows - running):
                 raise EngineBusy(f"{running} answers are computed and {waiting} wait: try again in {RETRY_S} s")
-            if client and self._requests_of(client) >= self.most_per_client:
-                raise ClientBusy(f"{self.most_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
+            if client and self._requests_of(client) >= self.max_per_client:
+                raise ClientBusy(f"{self.max_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
             self._queue.append(Waiting(time.monotonic() + (BACKGROUND_WAIT_S if background else 0.0), row, background))
             stream.on_cancel = self._wake
             self._changed.notify_all()
@@ -334,7 +334,7 @@ class GenerationEngine:
             left: list[Waiting] = []
             width = max((row.length + 1 for row in running), default=0)
             for entry in self._queue:
-                places = self.most_rows - (FOR_CHATS if entry.background else 0)
+                places = self.max_rows - (FOR_CHATS if entry.background else 0)
                 count = len(running) + len(admitted)
                 wider = max(width, len(entry.row.request.prompt_ids) + min(entry.row.longest, CHUNK_TOKENS))
                 fits = count < places and (not count or (count + 1) * wider <= self._kv_columns)
@@ -395,7 +395,7 @@ class GenerationEngine:
     def _static_lane(self) -> Lane:
         if STATIC not in self._lanes:
             graphs = graphs_for(self.backbone.device) if self._graphs is None else self._graphs
-            self._lanes[STATIC] = StaticLane(self.backbone, most_rows=self.most_rows, kv_columns=self._kv_columns, graphs=graphs)
+            self._lanes[STATIC] = StaticLane(self.backbone, max_rows=self.max_rows, kv_columns=self._kv_columns, graphs=graphs)
         return self._lanes[STATIC]
 
     # A step's work.
@@ -506,9 +506,9 @@ class GenerationEngine:
         assert not self.is_running and not self._busy(), "the engine is already generating"
         rows = [Row(request, None, "", number, self.room(request), recorder, number) for number, request in enumerate(requests)]
         on_progress.total(sum(row.longest for row in rows))
-        most_rows = self.most_rows
+        max_rows = self.max_rows
         if recorder is not None:
-            self.most_rows = max(most_rows, len(rows))
+            self.max_rows = max(max_rows, len(rows))
         self._queue = [Waiting(0.0, row, False) for row in rows]
         try:
             seen = [0] * len(rows)
@@ -519,7 +519,7 @@ class GenerationEngine:
                     on_progress(new)
                 seen = done
         finally:
-            self.most_rows = most_rows
+            self.max_rows = max_rows
             self._queue = []
             self._prefills.clear()
             # What was allocated and captured for fixed shapes serves the next run too, when the adapters may have been trained.

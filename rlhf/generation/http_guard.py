@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rlhf.generation.protocol.errors import error_object
 from rlhf.serving.http_origin import is_from_elsewhere, on_this_machine
 
-LARGEST_BODY = 1 << 20
+MAX_BODY_BYTES = 1 << 20
 """Most bytes of a request's body; the longest prompt allowed takes half of them with every character escaped."""
 
 OPEN = frozenset({"/health"})
@@ -31,7 +31,7 @@ BODY_S = 10.0
 class PolicyServerMiddleware:
     """ASGI middleware. Passes accepted requests on with their whole body; sends no CORS headers, so that no other site reads a response."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str = "", largest_body: int = LARGEST_BODY, body_s: float = BODY_S):
+    def __init__(self, app: ASGIApp, *, api_key: str = "", largest_body: int = MAX_BODY_BYTES, body_s: float = BODY_S):
         self.app, self.largest_body, self.body_s = app, largest_body, body_s
         self._authorization = f"Bearer {api_key}".encode() if api_key else b""
 

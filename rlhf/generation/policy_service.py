@@ -20,13 +20,13 @@ from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
 from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused
-from rlhf.serving.limits import LONGEST_PROMPT
+from rlhf.serving.limits import MAX_PROMPT_TOKENS
 from storage.content import policies
 from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion, Prompt, Sampling
 from storage.project import rounds, settings
 
-MOST_ADAPTERS = 32
+MAX_ADAPTERS = 32
 """Adapters that stay loaded while no request uses them; beyond that, the one that was used longest ago is dropped."""
 
 RELEASED_WAIT_S = 1.0
@@ -66,7 +66,7 @@ class PolicyService:
         model: str,
         backbone: Backbone,
         *,
-        longest_prompt: int = LONGEST_PROMPT,
+        longest_prompt: int = MAX_PROMPT_TOKENS,
         thread: TorchThread | None = None,
     ):
         self.store, self.model, self.backbone = store, model, backbone
@@ -264,7 +264,7 @@ class PolicyService:
 
     def _drop_unused(self) -> None:
         """Drops adapters that no request uses: old ones of versions that were loaded again, and the ones unused for longest."""
-        newest = sorted(self._loaded.values(), key=lambda loaded: loaded.used, reverse=True)[:MOST_ADAPTERS]
+        newest = sorted(self._loaded.values(), key=lambda loaded: loaded.used, reverse=True)[:MAX_ADAPTERS]
         keep = {loaded.name for loaded in newest} | self.engine.adapters_in_use()
         for name in self.backbone.adapters:
             if name not in keep:

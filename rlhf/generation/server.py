@@ -14,12 +14,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import uvicorn
@@ -43,14 +43,16 @@ from rlhf.models.backbone import Backbone
 from rlhf.safe_files import ModelError
 from rlhf.serving import api_key, endpoints
 from rlhf.serving.completion_source import route_by_version
-from rlhf.serving.endpoint_client import EndpointClient, EndpointSource
-from rlhf.serving.endpoints import EndpointOptionError
+from rlhf.serving.endpoints import Endpoint, EndpointOptionError
 from rlhf.serving.filler import ComparisonGenerator
 from storage.content import policies
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
 from storage.core.records import PolicyVersion
+
+if TYPE_CHECKING:
+    from rlhf.serving.endpoint_client import EndpointSource
 
 log = logging.getLogger("rankloop.serve")
 
@@ -153,6 +155,16 @@ def model_object(version: PolicyVersion, name: str | None = None) -> dict[str, A
     return {"id": name or version.name, "object": "model", "created": created, "owned_by": version.kind, "root": version.name}
 
 
+def endpoint_sources(store: Database, chosen: Sequence[Endpoint]) -> dict[PolicyVersion, EndpointSource]:
+    """A source of answers for each endpoint, by its policy version in the store."""
+    if not chosen:
+        return {}
+    # Imported here because openai's client takes its time, and most servers have no endpoint.
+    from rlhf.serving.endpoint_client import EndpointClient, EndpointSource
+
+    return {policies.ensure_external(store, endpoint.version): EndpointSource(EndpointClient(endpoint)) for endpoint in chosen}
+
+
 def end_with(parent: int) -> None:
     """Ends this process when its parent has ended in any way, so that a killed web process leaves no server behind."""
     try:
@@ -195,11 +207,11 @@ def main() -> int:
         log.error("%s", error)
         return 2
     service = PolicyService(store, arguments.model, backbone, thread=thread)
-    collectors = {policies.ensure_external(store, endpoint.version): EndpointClient(endpoint) for endpoint in chosen}
-    generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, service.generate)
+    collectors = endpoint_sources(store, chosen)
+    generate = route_by_version({version.id: source for version, source in collectors.items()}, service.generate)
 
     def refusal_reason(version: PolicyVersion) -> str:
-        return collectors[version].down_reason() if version in collectors else service.refusal_reason(version)
+        return collectors[version].client.down_reason() if version in collectors else service.refusal_reason(version)
 
     filler = ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason)
     sharing = None if backbone.device.type == "cpu" else DeviceSharing(service, store)

@@ -112,7 +112,7 @@ def static_refusal(backbone: Backbone) -> str:
         return "its rows cannot stand in slots"
     if len(backbone.eos_token_ids) > STOP_TOKENS:
         return f"it has {len(backbone.eos_token_ids)} end-of-sequence tokens, more than {STOP_TOKENS}"
-    lane = StaticLane(backbone, most_rows=2, kv_columns=2 * COLUMNS)
+    lane = StaticLane(backbone, max_rows=2, kv_columns=2 * COLUMNS)
     lane.reserve(2, COLUMNS)
     lane.upload()
     shape = StepShape(2, COLUMNS, adapters=False, one_for_all=False, filtered=True, recorded=True, depths=())
@@ -181,14 +181,14 @@ class StaticLane(SlotLane):
     """Rows of the base and of plain LoRA adapters, in slots that are allocated once.
 
     Args:
-        most_rows: for how many there is room at first, if the keys and values have so many columns.
+        max_rows: for how many there is room at first, if the keys and values have so many columns.
         kv_columns: columns of all rows together.
         graphs: how steps are captured; None runs them as they are.
     """
 
-    def __init__(self, backbone: Backbone, *, most_rows: int, kv_columns: int, graphs: Graphs | None = None):
+    def __init__(self, backbone: Backbone, *, max_rows: int, kv_columns: int, graphs: Graphs | None = None):
         super().__init__(backbone, None)
-        self.most_rows, self.kv_columns = most_rows, kv_columns
+        self.max_rows, self.kv_columns = max_rows, kv_columns
         self.stack = AdapterStack(backbone.adapter_set)
         self._graphs = graphs
         self._warm: set[StepShape] = set()
@@ -215,14 +215,14 @@ class StaticLane(SlotLane):
         columns = max(columns, self.slots.columns)
         fitting = max(1, self.kv_columns // columns)
         old, used = self.slots, len(self.rows)
-        self._allocate(max(rows, batch_bucket(used or 1), min(batch_bucket(self.most_rows), fitting)), columns)
+        self._allocate(max(rows, batch_bucket(used or 1), min(batch_bucket(self.max_rows), fitting)), columns)
         if used:
             self.slots.copy_rows(old, range(used), range(used), min(columns, old.columns))
 
     def clear(self) -> None:
         self.rows, self._changed = [], True
         # What a long row needed is given back.
-        if self.slots.rows * self.slots.columns > max(self.kv_columns, self.most_rows * COLUMNS):
+        if self.slots.rows * self.slots.columns > max(self.kv_columns, self.max_rows * COLUMNS):
             self._allocate(0, 0)
 
     # Adapters.

@@ -8,7 +8,7 @@ from pathlib import Path
 from rlhf.serving.endpoints import EndpointOptionError, read_key
 from rlhf.serving.http_origin import is_loopback
 
-SHORTEST_KEY = 16
+MIN_KEY_CHARS = 16
 """Characters of a key; a shorter one can be guessed."""
 
 
@@ -32,9 +32,9 @@ def read(file: Path | None) -> str:
         EndpointOptionError: it holds no key, or one that is too short.
     """
     key = read_key(None, file)
-    if key and len(key) < SHORTEST_KEY:
+    if key and len(key) < MIN_KEY_CHARS:
         raise EndpointOptionError(
-            f"{file} holds a key of {len(key)} characters, and {SHORTEST_KEY} are needed: make one with `openssl rand -hex 24`"
+            f"{file} holds a key of {len(key)} characters, and {MIN_KEY_CHARS} are needed: make one with `openssl rand -hex 24`"
         )
     return key
 

@@ -1,7 +1,11 @@
-"""Client of the policy server, for pages. Endpoints of other models have a client of their own: `endpoints`. No torch here."""
+"""Client of the policy server, for pages. Endpoints of other models have a client of their own: `endpoint_client`. No torch here.
+
+openai's client is imported at the first streamed answer, because the pages start sooner without it.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,13 +13,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
 from types import TracebackType
-from typing import Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import httpx2
-import openai
-from openai.types.chat import ChatCompletionMessageParam
 
 from storage.core.records import Message, Sampling
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types.chat import ChatCompletionMessageParam
 
 T = TypeVar("T")
 
@@ -77,18 +83,18 @@ class PolicyClient:
     both methods return within `PATIENCE_S`, however slow the server is.
     """
 
-    def __init__(self, base_url: str, api_key: str = "unused", timeout_s: float = 120.0):
+    def __init__(self, base_url: str, api_key: str = "unused"):
         self.base_url = base_url.rstrip("/")
         self.api_key = api_key
-        self._openai = openai.OpenAI(
-            base_url=self.base_url, api_key=api_key, max_retries=0, timeout=openai.Timeout(timeout_s, connect=CONNECT_S)
-        )
+        self._http = httpx2.Client(timeout=LOOKUP_S)
         threads = ThreadPoolExecutor(2, thread_name_prefix="policy-lookup")
         self._models = Lookup(self._fetch_models, threads, self._no_answer)
         self._status = Lookup(self._fetch_status, threads, self._no_answer)
 
     @cached_property
     def _streaming(self) -> openai.AsyncOpenAI:
+        import openai
+
         # Without keep-alive: event loops come and go in tests, and generating an answer takes far longer than connecting.
         return openai.AsyncOpenAI(
             base_url=self.base_url,
@@ -109,7 +115,7 @@ class PolicyClient:
 
     def _fetch_models(self) -> list[str]:
         with map_client_errors(self.base_url):
-            return [m.id for m in self._openai.with_options(timeout=LOOKUP_S).models.list()]
+            return [model["id"] for model in self._fetch("/v1/models")["data"]]
 
     async def stream(self, model: str, messages: Sequence[Message], sampling: Sampling, *, seed: int) -> AsyncGenerator[AnswerPiece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation; no thread waits for it.
@@ -120,7 +126,9 @@ class PolicyClient:
             PolicyServerDown: nothing answers, or the answer broke off.
         """
         with map_client_errors(self.base_url):
-            async with await self._streaming.chat.completions.create(
+            # In another thread, because importing it would keep everybody's requests waiting.
+            streaming = await asyncio.to_thread(lambda: self._streaming)
+            async with await streaming.chat.completions.create(
                 model=model,
                 messages=to_openai(messages),
                 temperature=sampling.temperature,
@@ -144,14 +152,11 @@ class PolicyClient:
 
     def _fetch_status(self) -> ServerStatus:
         with map_client_errors(self.base_url):
-            headers = {"Authorization": f"Bearer {self.api_key}"}
-            reply = self._http.get(self.base_url.removesuffix("/v1") + "/status", headers=headers)
-            reply.raise_for_status()
-            return ServerStatus(**reply.json())
+            return ServerStatus(**self._fetch("/status"))
 
-    @cached_property
-    def _http(self) -> httpx2.Client:
-        return httpx2.Client(timeout=LOOKUP_S)
+    def _fetch(self, path: str) -> Any:
+        reply = self._http.get(self.base_url.removesuffix("/v1") + path, headers={"Authorization": f"Bearer {self.api_key}"})
+        return reply.raise_for_status().json()
 
     def _no_answer(self) -> PolicyServerDown:
         return PolicyServerDown(
@@ -202,7 +207,7 @@ class Lookup(Generic[T]):
 
 def to_openai(messages: Sequence[Message]) -> list[ChatCompletionMessageParam]:
     # openai has a type for each role; a message's role is known only when it is sent.
-    return cast(list[ChatCompletionMessageParam], list(messages))
+    return cast("list[ChatCompletionMessageParam]", list(messages))
 
 
 class map_client_errors:
@@ -215,13 +220,24 @@ class map_client_errors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if isinstance(error, openai.APIStatusError):
+        if error is None:
+            return
+        # An error that has a response is of a server that answered, and an error status.
+        response: httpx2.Response | None = getattr(error, "response", None)
+        if response is not None:
             # The server also answers 503 where an adapter cannot be read; only a busy one sends retry-after.
-            busy = error.status_code in (429, 503) and "retry-after" in error.response.headers
-            failure = PolicyServerBusy if busy else PolicyServerRefused if error.status_code < 500 else PolicyServerDown
-            raise failure(f"{self.base_url} refused ({error.status_code}): {error.message}") from error
-        if isinstance(error, (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError)):
+            busy = response.status_code in (429, 503) and "retry-after" in response.headers
+            failure = PolicyServerBusy if busy else PolicyServerRefused if response.status_code < 500 else PolicyServerDown
+            raise failure(f"{self.base_url} refused ({response.status_code}): {error}") from error
+        if isinstance(error, (httpx2.HTTPError, ValueError, TypeError, LookupError)) or _is_of_openai(error):
             raise PolicyServerDown(
                 f"no answer from the policy server at {self.base_url} ({type(error).__name__}). It is restarted within "
                 "seconds if rankloop started it; otherwise check --endpoint."
             ) from error
+
+
+def _is_of_openai(error: BaseException) -> bool:
+    # Where it raised, it was imported before.
+    import openai
+
+    return isinstance(error, openai.OpenAIError)

@@ -34,10 +34,10 @@ COLLECTING = Sampling(temperature=0.7, max_new_tokens=96)
 QUEUE_TARGET = 24
 """Comparisons that wait to be judged, at least."""
 
-LARGEST_BATCH = 8
+MAX_BATCH_SIZE = 8
 """Comparisons generated at once; small, so that the first are ready soon and the server stays responsive."""
 
-ANSWERS_AT_ONCE = 2 * LARGEST_BATCH
+ANSWERS_AT_ONCE = 2 * MAX_BATCH_SIZE
 """Answers sampled at once: of comparisons with many answers, fewer are generated at once."""
 
 MAX_RESAMPLES = 2
@@ -46,7 +46,7 @@ MAX_RESAMPLES = 2
 PAUSE_S = 30.0
 """Pause of a batch that cannot go on, in seconds; the other batches go on meanwhile."""
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 5.0, 300.0
+FIRST_WAIT_S, MAX_WAIT_S = 5.0, 300.0
 """Pause after an attempt that gave no comparison, doubled with each further one, and its limit, in seconds."""
 
 IDLE_S = 2.0
@@ -273,7 +273,7 @@ class ComparisonGenerator:
                 else:
                     self._stopping.wait(1.0)
                     continue
-                size = min(2 * size, LARGEST_BATCH)
+                size = min(2 * size, MAX_BATCH_SIZE)
             except InterruptedError:
                 return
             except Outdated:
@@ -286,7 +286,7 @@ class ComparisonGenerator:
 
     def _back_off(self) -> None:
         """Waits after an attempt that gave no comparison: twice as long each time, so that a broken model costs little."""
-        self._stopping.wait(min(FIRST_WAIT_S * 2**self._failures, LONGEST_WAIT_S))
+        self._stopping.wait(min(FIRST_WAIT_S * 2**self._failures, MAX_WAIT_S))
         self._failures += 1
 
     # ---- batches of a lead

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import sqlite_utils
 
-from storage.core import file_modes, schema_check
+from storage.core import file_modes, schema_check, sqlite_errors
 from storage.core.clock import Clock
 from storage.core.file_watch import OpenFiles
 from storage.core.migrations import migrations
@@ -29,24 +29,6 @@ TRAINING_BUSY_TIMEOUT_MS = 600_000
 """As `BUSY_TIMEOUT_MS`, for a training round, which would lose hours of work, and whose writes nobody waits for."""
 
 FETCH_ROWS = 256
-
-DAMAGED_MESSAGE = "the file is damaged: stop rankloop and restore a backup (rankloop restore)"
-
-REMEDIES = {
-    "locked": "something else is writing, such as an import; wait until it is done",
-    "full": "make room on the disk",
-    "readonly": "check the permissions of the file and its folder",
-    "malformed": DAMAGED_MESSAGE,
-    "not a database": DAMAGED_MESSAGE,
-}
-"""What to do, by a word in SQLite's error message."""
-
-FILE_ERROR_CODES = (
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH,
-)  # fmt: skip
-"""SQLite's error codes that are caused by the file, the disk or a lock. Other codes are errors in the statement."""
-
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 """Values for the placeholders of a SQL statement, by position or by name."""
@@ -85,14 +67,6 @@ def to_json(value: Any) -> str:
     return _encode(value)
 
 
-def _remedy(error: BaseException) -> str:
-    """What to do about an error, by its message. SQLite reports a full disk sometimes as an I/O error only."""
-    for word, remedy in REMEDIES.items():
-        if word in str(error):
-            return remedy
-    return "check the disk's free space, the folder's permissions and what else has the file open"
-
-
 def _switch_to_wal(raw: sqlite3.Connection) -> None:
     # SQLite ignores its busy timeout here, so two processes that open a new store at once would fail with a locked database.
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
@@ -101,7 +75,7 @@ def _switch_to_wal(raw: sqlite3.Connection) -> None:
             raw.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
+            if not sqlite_errors.is_lock(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
@@ -163,7 +137,7 @@ class Database:
             unfinished_imports.roll_back_interrupted(self)
         except (sqlite3.Error, OSError) as error:
             self.close()
-            remedy = DAMAGED_MESSAGE if _remedy_of(error) == DAMAGED_MESSAGE else "Check the folder's permissions"
+            remedy = sqlite_errors.DAMAGED if sqlite_errors.is_damage(error) else "check the folder's permissions"
             raise StoreError(f"{self.path}: {error}. {remedy[0].upper()}{remedy[1:]}, or name another with --data.") from error
         except StoreError:
             self.close()
@@ -296,7 +270,7 @@ class Database:
             raise
         except OverflowError as error:
             connection.conn.rollback()
-            raise _too_large(error) from error
+            raise StoreError(sqlite_errors.value_problem(error)) from error
         except BaseException:
             connection.conn.rollback()
             raise
@@ -305,24 +279,20 @@ class Database:
 
     def _not_saved(self, error: sqlite3.Error) -> StoreError:
         self._note_damage(error)
-        kind = StoreLocked if "locked" in str(error) else StoreError
-        return kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.")
+        kind = StoreLocked if sqlite_errors.is_lock(error) else StoreError
+        return kind(f"{self.path}: {error}. Nothing was saved: {sqlite_errors.remedy(error)}, then try again.")
 
     def _not_read(self, error: BaseException) -> BaseException:
         """Converts an error while reading to a `StoreError`. An error in the statement itself is returned unchanged."""
-        if isinstance(error, OverflowError):
-            return _too_large(error)
-        if isinstance(error, UnicodeEncodeError):
-            return StoreError("The text has half a surrogate pair, which the store cannot contain: type it again.")
-        if isinstance(error, (sqlite3.InterfaceError, sqlite3.ProgrammingError)) and "binding parameter" in str(error):
-            return StoreError(f"A value of this type cannot be in the store ({error}): pass a number or a text.")
-        if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in FILE_ERROR_CODES:
+        if problem := sqlite_errors.value_problem(error):
+            return StoreError(problem)
+        if sqlite_errors.is_of_file(error):
             self._note_damage(error)
-            return StoreError(f"{self.path}: {error}. It cannot be read: {_remedy(error)}, then try again.")
+            return StoreError(f"{self.path}: {error}. It cannot be read: {sqlite_errors.remedy(error)}, then try again.")
         return error
 
     def _note_damage(self, error: BaseException) -> None:
-        if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if sqlite_errors.is_damage(error):
             self.damage = self.damage or str(error)
 
     def check_files(self) -> None:
@@ -418,10 +388,8 @@ class Database:
                 inserted = connection.conn.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", encoded)
             except sqlite3.IntegrityError as error:
                 raise StoreError(f"{table}: {error}. Check the ids and values of {encoded}.") from error
-            except UnicodeEncodeError as error:
-                raise StoreError("The text has half a surrogate pair, which cannot be stored: type it again.") from error
-            except OverflowError as error:
-                raise _too_large(error) from error
+            except (UnicodeEncodeError, OverflowError) as error:
+                raise StoreError(sqlite_errors.value_problem(error)) from error
             # Never None after an INSERT of one row.
             return cast(int, inserted.lastrowid)
 
@@ -450,11 +418,3 @@ class Database:
                 self._anchor.close()
         self._local = threading.local()
         self._reset()
-
-
-def _too_large(error: OverflowError) -> StoreError:
-    return StoreError("A number is too large for an id of the store, which is below 2^63: check it.")
-
-
-def _remedy_of(error: Exception) -> str:
-    return _remedy(error) if isinstance(error, sqlite3.Error) else ""

@@ -10,7 +10,8 @@ import sqlite3
 from contextlib import closing
 from threading import Thread
 
-from storage.core.database import DAMAGED_MESSAGE, Database
+from storage.core import sqlite_errors
+from storage.core.database import Database
 
 log = logging.getLogger("rankloop.store")
 
@@ -34,4 +35,4 @@ def _check(store: Database) -> None:
         report = str(error)
     if report != "ok":
         store.damage = " ".join(report.split())
-        log.error("%s is damaged (%s): %s", store.path, store.damage, DAMAGED_MESSAGE)
+        log.error("%s is damaged (%s): %s", store.path, store.damage, sqlite_errors.DAMAGED)

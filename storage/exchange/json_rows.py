@@ -15,7 +15,7 @@ from storage.exchange import encodings, strict_json
 from storage.exchange.limits import CHUNK_BYTES, Limits, check_blank, too_long
 from storage.exchange.rows import BadRow, Record, Row
 
-LONGEST_NUMBER = 400
+MAX_NUMBER_CHARS = 400
 """Characters that a number takes at most."""
 
 
@@ -185,7 +185,7 @@ class Elements:
             try:
                 value, end = strict_json.decode_at(self.buffer, self.at)
                 # A number may go on in what is not read yet.
-                if isinstance(value, (int, float)) and len(self.buffer) - end < LONGEST_NUMBER and not self.exhausted:
+                if isinstance(value, (int, float)) and len(self.buffer) - end < MAX_NUMBER_CHARS and not self.exhausted:
                     self._read(CHUNK_BYTES)
                     continue
                 value = self._too_large(end) or value

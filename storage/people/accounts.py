@@ -222,14 +222,14 @@ def sign_in(store: Database, name: str, password: str, origin: SignInOrigin = CO
     A name without an account takes as long as a wrong password, so that the time does not reveal which names exist.
 
     Raises:
-        SignInRefused: name and password do not fit, the account is disabled, or the attempt comes too soon after failures.
+        SignInRefused: name and password do not match, the account is disabled, or the attempt comes too soon after failures.
     """
     wait_s = sign_in_throttle.begin(store, account_names.folded(name), origin)
     row = _row(store, name)
     fits = _verify(row["password_hash"] if row else None, password)
     if row is None or not fits or row["disabled_at"] is not None:
         raise SignInRefused(
-            "This name and password do not fit: try again"
+            "This name and password do not match: try again"
             + (f" in {wait_s} s" if wait_s else "")
             + ", or ask a lead to set a new password.",
             wait_s,

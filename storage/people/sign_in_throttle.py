@@ -27,7 +27,7 @@ FORGET_HOURS = 1
 
 
 class SignInRefused(StoreError):
-    """The name and password do not fit, or the attempt came too soon. The message is the same for names that do not exist."""
+    """The name and password do not match, or the attempt came too soon. The message is the same for names that do not exist."""
 
     def __init__(self, message: str, wait_s: int):
         super().__init__(message)

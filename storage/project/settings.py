@@ -15,7 +15,7 @@ MAX_SHARE = 0.5
 MAX_NEW_SHARE = 0.9
 """Largest `base_share` and `deciding_share`: some new comparisons are always two samples of the current policy."""
 MIN_ERROR, MAX_ERROR = 0.001, 0.2
-FEWEST_DECIDING, MOST_DECIDING = 10, 5_000
+MIN_DECIDING, MAX_DECIDING = 10, 5_000
 
 MIN_TEXT_LIMIT, MAX_TEXT_LIMIT = 1_000, 10_000_000
 """Bounds of the setting `text_max_chars`, the longest text that an import accepts, in characters."""
@@ -92,8 +92,8 @@ def problem(settings: ProjectSettings) -> str | None:
             return f"{name} must be {low} to {high}, not {getattr(settings, name)}"
     if not 1 <= settings.deciding_annotators <= MAX_OVERLAP:
         return f"deciding_annotators must be 1 to {MAX_OVERLAP}, not {settings.deciding_annotators}"
-    if not FEWEST_DECIDING <= settings.deciding_most <= MOST_DECIDING:
-        return f"deciding_most must be {FEWEST_DECIDING} to {MOST_DECIDING} comparisons, not {settings.deciding_most}"
+    if not MIN_DECIDING <= settings.deciding_most <= MAX_DECIDING:
+        return f"deciding_most must be {MIN_DECIDING} to {MAX_DECIDING} comparisons, not {settings.deciding_most}"
     if len(settings.aspects) > MAX_ASPECTS or len(set(settings.aspects)) != len(settings.aspects):
         return f"aspects must be at most {MAX_ASPECTS} different names"
     if not all(isinstance(aspect, str) and aspect.strip() for aspect in settings.aspects):

@@ -8,6 +8,7 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 
 from playwright.sync_api import expect
 
+from storage.people import accounts
 from tests.browser import chromium
 from tests.browser.program import Endpoint, Program
 from tests.support import tiny
@@ -88,6 +89,26 @@ def program(served):
     """The shared program with nothing waiting."""
     served.clear_queue()
     return served
+
+
+@pytest.fixture(scope="session")
+def served_with_accounts(tmp_path_factory, tiny_model, silent):
+    """As `served`, with accounts on. Accounts cannot be deleted: each test makes its own, under names of its own."""
+    program = Program(tmp_path_factory.mktemp("accounts") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
+    program.start()
+    accounts.create(program.store, "The first lead", "correct horse", ["lead"])
+    yield program
+    program.end()
+
+
+@pytest.fixture
+def guarded(served_with_accounts):
+    """The shared program with accounts on, the default settings, and five comparisons waiting."""
+    served_with_accounts.clear_queue()
+    served_with_accounts.ask_for()
+    for i in range(5):
+        served_with_accounts.put_in(f"First {i}.", f"Second {i}.")
+    return served_with_accounts
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
     assert program.last_judgment().tiers == ((better,), (worse,))
     eventually(lambda: gone(server), "the orphaned policy server ends by itself")
 
+    # A killed program keeps no lock on its folder.
     compare = ComparePage(page, program.start().url)
     compare.ready()
     assert compare.count() == 2
@@ -72,24 +73,13 @@ def test_a_judgment_is_not_acknowledged_after_the_database_file_was_deleted(new_
     assert copy.name in program.log()
 
 
-def test_a_second_serve_is_refused_and_names_the_first(new_program):
-    program = new_program().start()
+def test_a_second_serve_is_refused_and_names_the_first(program):
     command = [sys.executable, "launch.py", "serve", "--data", str(program.folder.root), "--model", str(program.model), "--port", "0"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S)
     assert result.returncode == 2 and f"rankloop serve (process {program.process.pid}, {program.url})" in result.stderr
-    program.kill()
-    program.start()
 
 
-def test_ctrl_c_stops_the_policy_server_too(new_program):
-    program = new_program().start()
-    server = program.until_answering()
-    assert program.interrupt(within_s=PATIENCE_S) == 0
-    assert gone(server)
-    assert "Traceback" not in program.log()
-
-
-def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_program, page):
+def test_a_killed_policy_server_comes_back_while_people_judge_and_ctrl_c_stops_it_too(new_program, page):
     program = new_program()
     for i in range(4):
         program.put_in(f"First {i}.", f"Second {i}.")
@@ -103,6 +93,12 @@ def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_pro
     eventually(lambda: (new := program.policy_server()) and new.pid != server.pid, "the policy server is started again")
     # Alone, it writes what is missing.
     eventually(lambda: program.store.value("SELECT count(*) FROM comparisons") > 4, "the new policy server fills the queue", within_s=300)
+
+    # Ctrl-C stops the program and its policy server.
+    server = program.policy_server()
+    assert program.interrupt(within_s=PATIENCE_S) == 0
+    assert gone(server)
+    assert "Traceback" not in program.log()
 
 
 def test_an_empty_queue_shows_the_waiting_time_and_updates_by_itself(new_program, endpoint, page):

@@ -15,7 +15,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture
 def own(new_program, silent):
-    """A program of the test's own, because accounts cannot be deleted."""
+    """A program of the test's own that has no account yet."""
     program = new_program(*silent.options)
     for i in range(5):
         program.put_in(f"First {i}.", f"Second {i}.")
@@ -43,7 +43,7 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
     page.goto(program.url)
     expect(page).to_have_url(f"{program.url}/sign-in")
     sign_in(page, "Ann <b>", "wrong")
-    expect(page.get_by_role("alert")).to_contain_text("do not fit")
+    expect(page.get_by_role("alert")).to_contain_text("do not match")
     expect(page.get_by_label("Name")).to_have_value("Ann <b>")
     expect(page.get_by_label("Password")).to_be_focused()
     traffic = Traffic(page)
@@ -87,12 +87,12 @@ def test_every_page_works_behind_the_guard(program, page):
     assert [text for text in console if re.search("Content Security Policy|Refused to", text)] == []
 
 
-def test_the_sign_in_page_without_scripts_in_korean_on_a_dark_phone(own, browser):
-    accounts.create(own.store, "한결", PASSWORD, ["annotator", "lead"])
+def test_the_sign_in_page_without_scripts_in_korean_on_a_dark_phone(guarded, browser):
+    accounts.create(guarded.store, "한결", PASSWORD, ["annotator", "lead"])
     context = browser.new_context(java_script_enabled=False, locale="ko-KR", color_scheme="dark", viewport={"width": 390, "height": 800})
     page = context.new_page()
-    page.goto(own.url)
-    expect(page).to_have_url(f"{own.url}/sign-in")
+    page.goto(guarded.url)
+    expect(page).to_have_url(f"{guarded.url}/sign-in")
     expect(page.get_by_role("heading", name="로그인")).to_be_visible()
     box = page.locator("form").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= 390
@@ -102,5 +102,5 @@ def test_the_sign_in_page_without_scripts_in_korean_on_a_dark_phone(own, browser
     page.get_by_label("이름").fill("한결")
     page.get_by_label("비밀번호").fill(PASSWORD)
     page.get_by_role("button", name="로그인").click()
-    expect(page).to_have_url(f"{own.url}/")
+    expect(page).to_have_url(f"{guarded.url}/")
     context.close()

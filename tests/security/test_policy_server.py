@@ -19,7 +19,7 @@ from policy_server import Server, streamed, until
 from rlhf.generation import http_guard
 from rlhf.generation.request import ClientBusy, EngineBusy
 from rlhf.serving.client import PolicyServerBusy, PolicyServerRefused
-from rlhf.serving.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
+from rlhf.serving.limits import MAX_CONVERSATION_CHARS, MAX_MESSAGE_CHARS, MAX_MESSAGES, MAX_PROMPT_TOKENS
 from storage.content import policies, prompts
 from storage.core.database import Database
 from storage.core.records import Sampling
@@ -216,15 +216,15 @@ NAN, INFINITY = float("nan"), float("inf")
      ({"stream": "yes"}, "stream"), ({"stream": 1}, "stream"),
      ({"model": 7}, "model"), ({"model": None}, "model"), ({"model": "x" * 201}, "model"), ({"model": "\ud800"}, "model"),
      ({"messages": []}, "messages"), ({"messages": {}}, "messages"), ({"messages": "Hi"}, "messages"), ({"messages": [7]}, "messages.0"),
-     ({"messages": list(user("x")) * (MOST_MESSAGES + 1)}, "messages"), ({"messages": [{"role": "user"}]}, "messages.0.content"),
+     ({"messages": list(user("x")) * (MAX_MESSAGES + 1)}, "messages"), ({"messages": [{"role": "user"}]}, "messages.0.content"),
      ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"messages": list(user(None))}, "messages.0.content"),
      ({"messages": list(user(["x"]))}, "messages.0.content"), ({"messages": list(user("a\ud800b"))}, "messages.0.content"),
      ({"messages": list(user("\udfff\ud83d"))}, "messages.0.content"),
      *(({field: {"1": value} if field == "logit_bias" else value}, field)
        for field in ("presence_penalty", "frequency_penalty", "logit_bias") for value in (NAN, INFINITY, -INFINITY, 1e300, "1")),
      ({"messages": [{"role": "\ud800", "content": "x"}]}, "messages.0.role"),
-     ({"messages": list(user("x" * (LONGEST_MESSAGE + 1)))}, "messages.0.content"),
-     ({"messages": list(user("x" * LONGEST_MESSAGE)) * 3}, "")],
+     ({"messages": list(user("x" * (MAX_MESSAGE_CHARS + 1)))}, "messages.0.content"),
+     ({"messages": list(user("x" * MAX_MESSAGE_CHARS)) * 3}, "")],
 )  # fmt: skip
 def test_a_field_that_cannot_be_is_refused_by_its_name(shared, change, field):
     reply = chat(shared, **change)
@@ -232,7 +232,7 @@ def test_a_field_that_cannot_be_is_refused_by_its_name(shared, change, field):
 
 
 def test_many_wrong_fields_are_told_in_few_words(shared):
-    reply = chat(shared, messages=[{"role": "x" * 1000, "content": 7}] * MOST_MESSAGES)
+    reply = chat(shared, messages=[{"role": "x" * 1000, "content": 7}] * MAX_MESSAGES)
     assert reply.status_code == 400 and len(reply.content) < 2000
 
 
@@ -253,7 +253,7 @@ def server_stream(server, **change):
 
 @pytest.mark.parametrize("change", [{"seed": 0}, {"seed": 2**63 - 1}, {"seed": None}, {"temperature": 2, "top_p": 1}, {"more": None},
                                     {"messages": list(user("\x00"))}, {"messages": list(user(""))}, {"messages": list(user("\ufffe"))},
-                                    {"messages": list(user("\u202e\0 \U0010ffff"))}, {"messages": list(user("x")) * MOST_MESSAGES},
+                                    {"messages": list(user("\u202e\0 \U0010ffff"))}, {"messages": list(user("x")) * MAX_MESSAGES},
                                     {"messages": [{"role": "system", "content": "\r\n\x1b[2J"}, *user("{{ 7 * 7 }}{%")]}])  # fmt: skip
 def test_odd_requests_that_can_be_answered_are(shared, change):
     reply = chat(shared, **change)
@@ -308,8 +308,8 @@ def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shar
     too_long = "messages: the prompt has 20,003 tokens, of which 4,096 can be read: shorten it, or leave out earlier turns"
     assert error_message(reply) == too_long
     for stream in (False, True):
-        assert chat(shared, messages=list(user("\N{ROBOT FACE}" * LONGEST_MESSAGE)), stream=stream).status_code == 400
-    assert LONGEST_PROMPT == 4096 and LONGEST_CONVERSATION == 2 * LONGEST_MESSAGE
+        assert chat(shared, messages=list(user("\N{ROBOT FACE}" * MAX_MESSAGE_CHARS)), stream=stream).status_code == 400
+    assert MAX_PROMPT_TOKENS == 4096 and MAX_CONVERSATION_CHARS == 2 * MAX_MESSAGE_CHARS
 
 
 @pytest.mark.slow

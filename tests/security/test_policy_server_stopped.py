@@ -91,19 +91,26 @@ def gate_cookie(store):
     return Auth(store).cookie
 
 
-@pytest.fixture
-def program(tmp_path):
-    made = SignedIn(tmp_path / "data", tiny.write(tmp_path / "tiny-model"))
-    names = [f"person{i}" for i in range(TABS)] + ["judge"]
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    made = SignedIn(folder / "data", tiny.write(folder / "tiny-model"))
     accounts.create(made.store, "lead", PASSWORD, ["lead"])
-    for name in names:
+    for name in [*(f"person{i}" for i in range(TABS)), "judge"]:
         accounts.create(made.store, name, PASSWORD, ["annotator"])
-    for i in range(12):
-        made.put_in(f"First {i}.", f"Second {i}.")
+    made.start()
+    made.until_answering()
     yield made
-    if server := made.policy_server():
-        server.resume()
     made.end()
+
+
+@pytest.fixture
+def program(started):
+    """The program with twelve comparisons waiting; its policy server is stopped by the test and goes on afterwards."""
+    for i in range(12):
+        started.put_in(f"First {i}.", f"Second {i}.")
+    yield started
+    started.policy_server().resume()
 
 
 def timed(function, *arguments):
@@ -112,15 +119,32 @@ def timed(function, *arguments):
     return found, time.monotonic() - started
 
 
+def test_a_dry_queue_is_told_at_once_while_the_server_hangs(program):
+    """The first of the three: for half a minute after an answer of the server, its last status stands in for the one that is missing."""
+    server = program.policy_server()
+    judge = Tab(program, "judge")
+    server.send_signal(signal.SIGSTOP)
+    shown = judge.call("next_comparison", {})
+    while shown["state"] == "comparison":
+        act = {"presentation_id": shown["presentation_id"], "choice": "rank", "tiers": [[0], [1]], "timing": TIMING}
+        shown = judge.call("judge", act)["next"]
+    with ThreadPoolExecutor(TABS) as pool:
+        asked = [pool.submit(timed, judge.call, "next_comparison", {}) for _ in range(40)]
+        took = [future.result(60) for future in asked]
+    assert all(reply["state"] != "comparison" and "has not answered" in str(reply) for reply, _ in took[-8:])
+    # Forty that each waited three seconds for the server, in eight threads, would take 15.
+    assert sum(seconds for _, seconds in took) < 40 * 3.0
+    assert timed(judge.load_pages)[1] < WITHIN_S
+
+
 def test_judging_and_pages_go_on_while_eight_wait_for_a_server_that_hangs(program):
-    program.start()
-    server = program.until_answering()
+    server = program.policy_server()
     tabs = [Tab(program, f"person{i}") for i in range(TABS)]
     judge = Tab(program, "judge")
     for tab in tabs:
         eventually(lambda tab=tab: "No tuned version exists yet" in tab.open_demo(), "the base is listed")
     assert "process_generating" in tabs[0].ask()
-    shown = judge.call("next_comparison", {})
+    shown, before = judge.call("next_comparison", {}), program.store.value("SELECT count(*) FROM judgments")
     server.send_signal(signal.SIGSTOP)
     stats = [[] for _ in tabs]
     with ThreadPoolExecutor(2 * TABS) as pool:
@@ -143,13 +167,12 @@ def test_judging_and_pages_go_on_while_eight_wait_for_a_server_that_hangs(progra
         server.send_signal(signal.SIGCONT)
         for future in waiting:
             future.result(2 * STREAM_S)
-    assert program.store.value("SELECT count(*) FROM judgments") == 8
+    assert program.store.value("SELECT count(*) FROM judgments") == before + 8
 
 
 def test_stop_makes_room_at_once(program):
     """Two prompts of one person at a time; with a server that hangs, an answer alone would take half a minute to fail."""
-    program.start()
-    server = program.until_answering()
+    server = program.policy_server()
     tab = Tab(program, "person0")
     eventually(lambda: "No tuned version exists yet" in tab.open_demo(), "the base is listed")
     server.send_signal(signal.SIGSTOP)
@@ -167,24 +190,6 @@ def test_stop_makes_room_at_once(program):
     again = tab.send()
     eventually(lambda: has_message(again, "process_generating"), "there is room", within_s=STREAM_S / 2)
     assert not has_message(again, "This prompt was not sent")
-
-
-def test_a_dry_queue_is_told_at_once_while_the_server_hangs(program):
-    program.start()
-    server = program.until_answering()
-    judge = Tab(program, "judge")
-    server.send_signal(signal.SIGSTOP)
-    shown = judge.call("next_comparison", {})
-    while shown["state"] == "comparison":
-        act = {"presentation_id": shown["presentation_id"], "choice": "rank", "tiers": [[0], [1]], "timing": TIMING}
-        shown = judge.call("judge", act)["next"]
-    with ThreadPoolExecutor(TABS) as pool:
-        asked = [pool.submit(timed, judge.call, "next_comparison", {}) for _ in range(40)]
-        took = [future.result(60) for future in asked]
-    assert all(reply["state"] != "comparison" and "has not answered" in str(reply) for reply, _ in took[-8:])
-    # Forty that each waited three seconds for the server, in eight threads, would take 15.
-    assert sum(seconds for _, seconds in took) < 40 * 3.0
-    assert timed(judge.load_pages)[1] < WITHIN_S
 
 
 # ---- the client by itself

@@ -179,7 +179,7 @@ def test_a_full_queue_refuses_at_once(site, hasher, ann, here, monkeypatch):
     with flood(site, hasher, lambda i: f"nobody {i}", lambda i: here) as sent:
         busy = [one.result() for one in sent if one.done()]
     assert {reply.status_code for reply in busy} == {429} and len(busy) == FLOOD - MAX_CONCURRENT_CHECKS - 5
-    assert busy[0].headers["retry-after"] == "2" and "Many people sign in" in busy[0].text
+    assert busy[0].headers["retry-after"] == "2" and "Many people are signing in" in busy[0].text
 
 
 # ---- nobody locks anybody out

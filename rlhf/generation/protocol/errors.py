@@ -40,7 +40,7 @@ def error_response(error: ApiError, headers: Mapping[str, str] | None = None) ->
     return JSONResponse(body, error.status, headers={**retry, **(headers or {})})
 
 
-MOST_WRONG = 8
+MAX_ERRORS = 8
 """Most validation errors of one request that the response lists."""
 
 
@@ -55,7 +55,7 @@ def validation_error(errors: Sequence[Any]) -> ApiError:
     context = first["ctx"] if first["type"] == "refused" else {}
     code = {"missing": "missing_required_parameter", "json_invalid": "invalid_json"}.get(first["type"], "invalid_value")
     param = ".".join(filter(None, (_place(first), context.get("param"))))
-    return ApiError(400, "; ".join([*described][:MOST_WRONG]), param=param or None, code=context.get("code", code))
+    return ApiError(400, "; ".join([*described][:MAX_ERRORS]), param=param or None, code=context.get("code", code))
 
 
 def _described(error: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from rlhf.models.lengths import PromptTooLong
 from rlhf.models.reasoning import ReasoningMarks
 from rlhf.safe_files import ModelError
 from rlhf.serving.http_origin import is_loopback
-from rlhf.serving.limits import LONGEST_PROMPT
+from rlhf.serving.limits import MAX_PROMPT_TOKENS
 from storage.core.records import PolicyVersion
 
 log = logging.getLogger("rankloop.serve")
@@ -52,7 +52,7 @@ KEEP_ALIVE_S = 10.0
 CLIENT_LEFT = 499
 """HTTP status for the log, when the client has closed the connection."""
 
-LARGEST_SEED = 2**63
+SEED_RANGE = 2**63
 
 
 class Handlers:
@@ -99,7 +99,7 @@ class Handlers:
         version = await self.version(request.model)
         timer = self.metrics.begin(version.name)
         backbone = self.service.backbone
-        longest = min(LONGEST_PROMPT, (backbone.context or LONGEST_PROMPT + 1) - 1)
+        longest = min(MAX_PROMPT_TOKENS, (backbone.context or MAX_PROMPT_TOKENS + 1) - 1)
         try:
             prompts = await run_in_threadpool(completion_prompts, backbone, request.prompts, longest)
         except ApiError:
@@ -173,7 +173,7 @@ class Handlers:
                         prompt_ids=tuple(prompt),
                         sampling=request.sampling,
                         # The first answer is the one that this seed gives alone.
-                        seed=(seed + len(streams)) % LARGEST_SEED,
+                        seed=(seed + len(streams)) % SEED_RANGE,
                         logprobs=request.token_logprobs,
                         adjustments=request.adjustments,
                     )

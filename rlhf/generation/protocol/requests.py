@@ -16,25 +16,25 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from rlhf.generation.request import LogitAdjustments
 from rlhf.serving.limits import (
-    LONGEST_ANSWER,
-    LONGEST_CONVERSATION,
-    LONGEST_MESSAGE,
-    LONGEST_PROMPT,
-    LONGEST_STOP,
-    MOST_BIASES,
-    MOST_CHOICES,
-    MOST_MESSAGES,
-    MOST_PARTS,
-    MOST_STOPS,
-    MOST_TOOL_CALLS,
-    MOST_TOP_LOGPROBS,
+    MAX_ANSWER_TOKENS,
+    MAX_CHOICES,
+    MAX_CONVERSATION_CHARS,
+    MAX_LOGIT_BIASES,
+    MAX_MESSAGE_CHARS,
+    MAX_MESSAGES,
+    MAX_PARTS,
+    MAX_PROMPT_TOKENS,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TOOL_CALLS,
+    MAX_TOP_LOGPROBS,
 )
 from storage.core.records import Sampling
 
-MOST_NAMED = 8
+MAX_NAMED = 8
 """Most unknown fields that one error names."""
 
-LONGEST_NAME = 60
+MAX_NAME_CHARS = 60
 """Characters of an unknown field's name that an error shows."""
 
 LABELS = frozenset(
@@ -57,10 +57,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 NEUTRAL_COMPLETION: dict[str, tuple[Any, ...]] = {"repetition_penalty": (1,), "min_p": (0,), "echo": (False,), "suffix": ("",)}
 """The same for the continuation of a text."""
 
-Stop = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_STOP)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARS)]
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=LONGEST_PROMPT)]
-Text = Annotated[str, StringConstraints(max_length=LONGEST_CONVERSATION)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)]
+Text = Annotated[str, StringConstraints(max_length=MAX_CONVERSATION_CHARS)]
 
 
 def wrong(param: str, message: str, code: str = "invalid_value") -> PydanticCustomError:
@@ -94,7 +94,7 @@ class TextPart(ProtocolModel):
     """One part of a message. Images, audio and files are refused."""
 
     type: Literal["text"]
-    text: str = Field(max_length=LONGEST_MESSAGE)
+    text: str = Field(max_length=MAX_MESSAGE_CHARS)
 
     @model_validator(mode="after")
     def _supported(self) -> TextPart:
@@ -106,7 +106,7 @@ class CalledFunction(ProtocolModel):
     """The function that an earlier answer of the assistant called."""
 
     name: str = Field(max_length=200)
-    arguments: str = Field(max_length=LONGEST_MESSAGE)
+    arguments: str = Field(max_length=MAX_MESSAGE_CHARS)
 
 
 class ToolCall(ProtocolModel):
@@ -132,8 +132,8 @@ class ChatMessage(ProtocolModel):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str, StringConstraints(max_length=LONGEST_MESSAGE)] | Annotated[list[TextPart], Field(max_length=MOST_PARTS)] = ""
-    tool_calls: list[ToolCall] = Field(default=[], max_length=MOST_TOOL_CALLS)
+    content: Annotated[str, StringConstraints(max_length=MAX_MESSAGE_CHARS)] | Annotated[list[TextPart], Field(max_length=MAX_PARTS)] = ""
+    tool_calls: list[ToolCall] = Field(default=[], max_length=MAX_TOOL_CALLS)
     tool_call_id: str = Field("", max_length=200)
 
     @model_validator(mode="before")
@@ -143,7 +143,7 @@ class ChatMessage(ProtocolModel):
         for part in parts if isinstance(parts, list) else ():
             kind = part.get("type") if isinstance(part, dict) else None
             if isinstance(kind, str) and kind != "text":
-                message = f"a part of type {kind[:LONGEST_NAME]!r} is not supported by this server: send text alone"
+                message = f"a part of type {kind[:MAX_NAME_CHARS]!r} is not supported by this server: send text alone"
                 raise wrong("content", message, "unsupported_value")
         return data
 
@@ -190,13 +190,13 @@ class GenerationFields(ProtocolModel):
     temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
     top_k: int = Field(0, ge=0, lt=2**31)
-    n: int = Field(1, ge=1, le=MOST_CHOICES)
-    best_of: int = Field(1, ge=1, le=MOST_CHOICES)
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    best_of: int = Field(1, ge=1, le=MAX_CHOICES)
     seed: int | None = Field(None, ge=0, lt=2**63)
-    stop: Annotated[str, StringConstraints(max_length=LONGEST_STOP)] | Annotated[list[Stop], Field(max_length=MOST_STOPS)] = ""
+    stop: Annotated[str, StringConstraints(max_length=MAX_STOP_CHARS)] | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = ""
     presence_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
-    logit_bias: dict[str, Bias] = Field(default={}, max_length=MOST_BIASES)
+    logit_bias: dict[str, Bias] = Field(default={}, max_length=MAX_LOGIT_BIASES)
     stream: bool = False
     stream_options: StreamOptions | None = None
 
@@ -208,7 +208,7 @@ class GenerationFields(ProtocolModel):
         if self.include_usage and not self.stream:
             raise wrong("stream_options", "stream_options: include_usage is for a stream; a whole answer always has its usage")
         if odd := [token for token in self.logit_bias if not (token.isascii() and token.isdecimal() and len(token) < 10)]:
-            raise wrong("logit_bias", f"logit_bias: {odd[0][:LONGEST_NAME]!r} is no token id: its keys are ids as text")
+            raise wrong("logit_bias", f"logit_bias: {odd[0][:MAX_NAME_CHARS]!r} is no token id: its keys are ids as text")
         return self
 
     @property
@@ -235,11 +235,11 @@ class ChatRequest(GenerationFields):
 
     neutral = NEUTRAL
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
-    max_tokens: int = Field(256, ge=1, le=LONGEST_ANSWER)
-    max_completion_tokens: int | None = Field(None, ge=1, le=LONGEST_ANSWER)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_tokens: int = Field(256, ge=1, le=MAX_ANSWER_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_ANSWER_TOKENS)
     logprobs: bool = False
-    top_logprobs: int = Field(0, ge=0, le=MOST_TOP_LOGPROBS)
+    top_logprobs: int = Field(0, ge=0, le=MAX_TOP_LOGPROBS)
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatRequest:
@@ -248,9 +248,9 @@ class ChatRequest(GenerationFields):
             raise wrong("max_tokens", "max_tokens and max_completion_tokens differ: send one of them")
         if self.top_logprobs and not self.logprobs:
             raise wrong("top_logprobs", "top_logprobs: it needs logprobs: true")
-        if (length := sum(message.characters for message in self.messages)) > LONGEST_CONVERSATION:
+        if (length := sum(message.characters for message in self.messages)) > MAX_CONVERSATION_CHARS:
             raise wrong(
-                "messages", f"messages: {length:,} characters, of which {LONGEST_CONVERSATION:,} can be read: leave out earlier turns"
+                "messages", f"messages: {length:,} characters, of which {MAX_CONVERSATION_CHARS:,} can be read: leave out earlier turns"
             )
         return self
 
@@ -272,21 +272,21 @@ class CompletionRequest(GenerationFields):
     prompt: (
         Text
         | TokenIds
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_CHOICES)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_CHOICES)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_CHOICES)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_CHOICES)]
     )
-    max_tokens: int = Field(16, ge=1, le=LONGEST_ANSWER)
-    logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
+    max_tokens: int = Field(16, ge=1, le=MAX_ANSWER_TOKENS)
+    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
 
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
-        if (choices := self.n * len(self.prompts)) > MOST_CHOICES:
+        if (choices := self.n * len(self.prompts)) > MAX_CHOICES:
             raise wrong(
-                "prompt", f"prompt: {choices} answers, of which {MOST_CHOICES} can be asked for at once: send fewer prompts, or a lower n"
+                "prompt", f"prompt: {choices} answers, of which {MAX_CHOICES} can be asked for at once: send fewer prompts, or a lower n"
             )
-        if (length := sum(map(len, self.prompts))) > LONGEST_CONVERSATION:
+        if (length := sum(map(len, self.prompts))) > MAX_CONVERSATION_CHARS:
             raise wrong(
-                "prompt", f"prompt: {length:,} characters or tokens, of which {LONGEST_CONVERSATION:,} can be read: send fewer prompts"
+                "prompt", f"prompt: {length:,} characters or tokens, of which {MAX_CONVERSATION_CHARS:,} can be read: send fewer prompts"
             )
         return self
 
@@ -326,12 +326,12 @@ def _refuse_unsupported(fields: Mapping[str, Any], neutral: Mapping[str, tuple[A
     refused = [name for name, value in fields.items() if not (name in LABELS or value is None or _equals_one(value, neutral.get(name, ())))]
     if not refused:
         return
-    named = ", ".join(repr(name[:LONGEST_NAME]) for name in refused[:MOST_NAMED])
-    more = f" and {len(refused) - MOST_NAMED:,} more" if len(refused) > MOST_NAMED else ""
+    named = ", ".join(repr(name[:MAX_NAME_CHARS]) for name in refused[:MAX_NAMED])
+    more = f" and {len(refused) - MAX_NAMED:,} more" if len(refused) > MAX_NAMED else ""
     changed = [f"{name} is supported as {' or '.join(map(repr, neutral[name]))} alone" for name in refused if name in neutral]
     why = dict.fromkeys(WHY[name] for name in refused if name in WHY)
-    message = "; ".join([f"not supported by this server: {named}{more}", *changed[:MOST_NAMED], *why])
-    raise wrong(refused[0][:LONGEST_NAME], message, "unsupported_value" if refused[0] in neutral else "unsupported_parameter")
+    message = "; ".join([f"not supported by this server: {named}{more}", *changed[:MAX_NAMED], *why])
+    raise wrong(refused[0][:MAX_NAME_CHARS], message, "unsupported_value" if refused[0] in neutral else "unsupported_parameter")
 
 
 def _equals_one(value: Any, accepted: tuple[Any, ...]) -> bool:

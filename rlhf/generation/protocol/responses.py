@@ -158,9 +158,9 @@ class CompletionFormat(_Format):
         }
 
 
-LEAST_LOGPROB = -9999.0
+MIN_LOGPROB = -9999.0
 """What stands for a log-probability of minus infinity, as elsewhere in the protocol: JSON has no infinity."""
 
 
 def _finite(logprob: float | None) -> float:
-    return LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
+    return MIN_LOGPROB if logprob is None else max(logprob, MIN_LOGPROB)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from feedback_ui.demo.conversation import LETTERS, Answer, Conversation, Refusal, from_link, to_link
-from rlhf.serving.limits import LONGEST_DEMO, LONGEST_DEMO_LINK, MOST_DEMO_TURNS, MOST_DEMO_VERSIONS
+from rlhf.serving.limits import MAX_DEMO_CHARS, MAX_DEMO_LINK_CHARS, MAX_DEMO_TURNS, MAX_DEMO_VERSIONS
 from storage.core.records import Sampling
 
 SAMPLING = Sampling(0.7, 0.9, 5, 96)
@@ -90,19 +90,19 @@ def test_an_empty_prompt_is_refused_unless_answers_are_missing():
 
 
 def test_limits():
-    assert refused("too_long", asked, prompt="x" * (LONGEST_DEMO + 1)) == {"found": LONGEST_DEMO + 1, "limit": LONGEST_DEMO}
+    assert refused("too_long", asked, prompt="x" * (MAX_DEMO_CHARS + 1)) == {"found": MAX_DEMO_CHARS + 1, "limit": MAX_DEMO_CHARS}
     refused("choose_versions", asked, versions=())
     refused("choose_two", asked, versions=("base", "base"), blind=True)
-    refused("too_many_versions", asked, versions=[str(i) for i in range(MOST_DEMO_VERSIONS + 1)])
+    refused("too_many_versions", asked, versions=[str(i) for i in range(MAX_DEMO_VERSIONS + 1)])
     conversation = Conversation()
-    for _ in range(MOST_DEMO_TURNS):
+    for _ in range(MAX_DEMO_TURNS):
         conversation = answered(asked(conversation), "a", "b")
     refused("too_many_turns", asked, conversation)
     long = Conversation()
     for _ in range(5):
         long = answered(asked(long, "x" * 5_000), "y" * 3_000, "y")
     assert refused("too_long_conversation", asked, long) == {"found": 5 * 8_000 + 2, "limit": 40_000}
-    assert len(LETTERS) == MOST_DEMO_VERSIONS
+    assert len(LETTERS) == MAX_DEMO_VERSIONS
 
 
 def test_a_link_holds_everything_but_the_answers():
@@ -126,7 +126,7 @@ def test_a_link_to_a_blind_conversation_waits_for_the_names():
 
 def test_a_conversation_that_is_too_long_has_no_link():
     values = refused("link_too_long", to_link, asked(prompt="가" * 4_000))
-    assert values["found"] > LONGEST_DEMO_LINK == values["limit"]
+    assert values["found"] > MAX_DEMO_LINK_CHARS == values["limit"]
     refused("nothing_to_link", to_link, Conversation())
 
 
@@ -150,7 +150,7 @@ def test_the_example_is_a_link():
     [
         "",
         "%",
-        "x" * (LONGEST_DEMO_LINK + 1),
+        "x" * (MAX_DEMO_LINK_CHARS + 1),
         link_of([]),
         link_of({"m": ["base"]}),
         link_of(GOOD | {"m": []}),

@@ -10,7 +10,7 @@ from waiting import PATIENCE_S
 from feedback_ui.demo.conversation import Answer, Conversation, to_link
 from feedback_ui.shared.i18n import tables
 from rlhf.serving.client import PolicyServerBusy, PolicyServerDown
-from rlhf.serving.limits import LONGEST_DEMO, LONGEST_PROMPT
+from rlhf.serving.limits import MAX_DEMO_CHARS, MAX_PROMPT_TOKENS
 from storage.content import comparisons, policies
 from storage.core.records import Sampling
 from storage.judging import demo_votes, history
@@ -172,8 +172,8 @@ def test_a_name_that_no_version_has_is_not_sent(demo, server, store):
 def test_a_prompt_that_is_too_long_is_refused_and_not_sent(demo, server, language, message):
     sent = final(ask(demo, "\N{ROBOT FACE}" * 8001, request=asking(language)))
     assert message in sent[demo.notice] and set(sent) == {demo.notice} and not server.requests
-    assert tables()[language]["demo.limits"].startswith(("At most 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
-    assert "4,096" in tables()[language]["demo.limits"] and LONGEST_PROMPT == 4096
+    assert tables()[language]["demo.limits"].startswith(("At most 8,000 characters", "최대 8,000자")) and MAX_DEMO_CHARS == 8_000
+    assert "4,096" in tables()[language]["demo.limits"] and MAX_PROMPT_TOKENS == 4096
 
 
 def test_a_third_prompt_of_one_visitor_is_not_sent(demo, server):

@@ -42,7 +42,7 @@ def test_the_cookie_is_secure_behind_https(site):
 
 def test_a_wrong_password_says_so_and_repeats_the_name_made_safe(site, ann):
     reply = site.form(name='<img src=x onerror="alert(1)">', password="x")
-    assert reply.status_code == 401 and "do not fit" in reply.text and "set-cookie" not in reply.headers
+    assert reply.status_code == 401 and "do not match" in reply.text and "set-cookie" not in reply.headers
     assert "<img" not in reply.text and "&lt;img src=x onerror=&#34;alert(1)&#34;&gt;" in reply.text
     assert 'role="alert"' in reply.text
 

@@ -52,7 +52,7 @@ def test_the_overview_counts_people_and_simulated_annotators_separately():
     assert "<dt>simulated</dt><dd>31</dd>" in html
     assert "1,235" not in html and "not used in training" not in html
     html = presenters.overview(EN, stats | {"labels_not_used_in_training": {"good": 3, "bad": 4}}, [])
-    assert "<dt>good or bad, of single answers (not used in training)</dt><dd>7</dd>" in html
+    assert "<dt>answers labelled good or bad (not used in training)</dt><dd>7</dd>" in html
     assert "Import prompts or start with the packaged ones" in presenters.overview(EN, stats | {"prompts": 0}, [])
 
 

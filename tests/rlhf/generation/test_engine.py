@@ -62,7 +62,7 @@ def many(backbone):
 def running(backbone):
     # No end token is sampled, so that each answer has all its tokens.
     favour(backbone, backbone.eos_id, -100.0)
-    made = GenerationEngine(backbone, most_rows=10, most_queued=4, most_per_client=3)
+    made = GenerationEngine(backbone, max_rows=10, max_queued=4, max_per_client=3)
     made.start()
     yield made
     made.close()
@@ -84,7 +84,7 @@ def test_rows_that_join_and_leave_change_nothing(many, monkeypatch):
     monkeypatch.setattr(engine_module, "CHUNK_TOKENS", 4)
     monkeypatch.setattr(engine_module, "CHUNK_TOKENS_ALONE", 6)
     asked = [request(PROMPTS[i % 4], seed=i, adapter=(None, "one", "two")[i % 3], new_tokens=1 + (7 * i) % 11) for i in range(16)]
-    answers = GenerationEngine(many, most_rows=3).run(asked)
+    answers = GenerationEngine(many, max_rows=3).run(asked)
     assert [answer.ids for answer in answers] == [token_by_token(many, one) for one in asked]
 
 
@@ -96,7 +96,7 @@ def test_other_architectures_generate_what_whole_passes_do(name, monkeypatch):
     model = architectures.backbone(name)
     assert model.decoder.supports_slots == (name not in ("mamba", "bloom"))
     asked = [request(prompt, seed=i, new_tokens=3 + 4 * i, temperature=0) for i, prompt in enumerate(PROMPTS)]
-    answers = GenerationEngine(model, most_rows=3).run(asked)
+    answers = GenerationEngine(model, max_rows=3).run(asked)
     assert [answer.ids for answer in answers] == [token_by_token(model, one) for one in asked]
 
 

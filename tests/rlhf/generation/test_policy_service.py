@@ -124,7 +124,7 @@ def test_an_adapter_that_cannot_be_used_is_an_error_and_stops_nobody(service, tm
 
 
 def test_adapters_unused_for_longest_are_dropped(service, monkeypatch):
-    monkeypatch.setattr(policy_service, "MOST_ADAPTERS", 2)
+    monkeypatch.setattr(policy_service, "MAX_ADAPTERS", 2)
     versions = [tuned(service, f"v{i}", seed=i)[0] for i in range(4)]
     service.start()
     first = [answer(service, version) for version in versions]

@@ -70,7 +70,7 @@ def test_every_request_gets_the_tokens_that_the_plain_path_gives_it_alone(many, 
         for i in range(15)
     ]
     captured = graphs and graphs()
-    answers = GenerationEngine(many, most_rows=5, static=True, graphs=captured).run(asked)
+    answers = GenerationEngine(many, max_rows=5, static=True, graphs=captured).run(asked)
     assert [answer.ids for answer in answers] == alone(many, asked)
     assert len({len(answer.ids) for answer in answers}) > 6 and {answer.finish_reason for answer in answers} == {"stop", "length"}
     if captured:
@@ -85,7 +85,7 @@ def test_other_architectures_sample_what_the_plain_path_does(name, monkeypatch):
     model = architectures.backbone(name)
     assert not static_refusal(model)
     asked = [request(prompt, seed=i, new_tokens=9 + 4 * i, sampling=SAMPLINGS[i]) for i, prompt in enumerate(PROMPTS)]
-    answers = GenerationEngine(model, most_rows=3, static=True, graphs=OpTape()).run(asked)
+    answers = GenerationEngine(model, max_rows=3, static=True, graphs=OpTape()).run(asked)
     assert [answer.ids for answer in answers] == alone(model, asked)
 
 
@@ -168,7 +168,7 @@ def test_streams_get_tokens_in_groups_and_none_after_the_end(many):
 
 def test_a_client_that_leaves_frees_its_place_within_a_group(many):
     favour(many, many.eos_id, -100.0)
-    engine = GenerationEngine(many, most_rows=2, static=True)
+    engine = GenerationEngine(many, max_rows=2, static=True)
     streams = [engine.submit(request(new_tokens=400, seed=i)) for i in range(2)]
     engine.step()
     waiting = engine.submit(request(new_tokens=2))
@@ -234,7 +234,7 @@ def test_sizes_of_batches_and_widths():
 
 
 def test_room_is_taken_once_for_as_many_rows_as_the_budget_holds(backbone):
-    lane = StaticLane(backbone, most_rows=64, kv_columns=2048)
+    lane = StaticLane(backbone, max_rows=64, kv_columns=2048)
     lane.reserve(1, 40)
     assert (lane.slots.rows, lane.slots.columns) == (32, 64)
     lane.reserve(3, 100)

@@ -405,7 +405,7 @@ def test_failures_are_told_and_do_not_end_the_filling(store, asked, model, caplo
 
 
 def test_prompts_that_always_get_the_same_answer_do_not_starve_the_rest(store, asked, model):
-    stubborn = [f"Say {i}" for i in range(module.LARGEST_BATCH + 2)]
+    stubborn = [f"Say {i}" for i in range(module.MAX_BATCH_SIZE + 2)]
     asked(*stubborn, "Q1", "Q2")
     model.says = {text: "as you wish" for text in stubborn}
     with running(ComparisonGenerator(store, model, "m")) as filler:

@@ -226,7 +226,7 @@ def test_unknown_names_and_disabled_accounts_get_the_message_of_a_wrong_password
     accounts.disable(store, bob.id)
     tries = [("Ann", "wrong one"), ("Nobody", PASSWORD), ("Bob", "bob's password"), ("", ""), ("\ud800", "\ud800")]
     assert {(str(error), error.wait_s) for error in (refused(store, *given) for given in tries)} == {
-        ("This name and password do not fit: try again, or ask a lead to set a new password.", 0)
+        ("This name and password do not match: try again, or ask a lead to set a new password.", 0)
     }
 
 

@@ -61,7 +61,7 @@ def test_guessing_side_by_side_is_no_faster(store, ann):
     with ThreadPoolExecutor(8) as pool:
         waits = list(pool.map(lambda _: refused(store, "Ann", "wrong one"), range(40)))
     assert store.value("SELECT count(*) FROM sign_in_failures") == 4
-    assert sum("do not fit" in str(error) for error in waits) == 4
+    assert sum("do not match" in str(error) for error in waits) == 4
 
 
 def test_others_are_not_slowed_down(store, ann, bob):

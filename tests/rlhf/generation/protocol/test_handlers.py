@@ -14,7 +14,7 @@ from policy_server import Server, until
 
 from rlhf.generation.protocol import handlers
 from rlhf.generation.request import ClientBusy, EngineBusy
-from rlhf.serving.limits import MOST_CHOICES
+from rlhf.serving.limits import MAX_CHOICES
 from storage.core.database import Database
 
 HELLO = list(user("Hello"))
@@ -253,7 +253,7 @@ def test_the_models_are_listed_and_each_has_a_page(api, shared):
         ({"messages": HELLO, "temperature": 3}, {"param": "temperature", "code": "invalid_value"}),
         ({"messages": [{"role": "user", "content": 7}]}, {"param": "messages.0.content"}),
         ({"messages": [{"role": "user", "content": "x", "name": "a"}]}, {"param": "messages.0.name", "code": "unsupported_parameter"}),
-        ({"messages": HELLO, "n": MOST_CHOICES + 1}, {"param": "n"}),
+        ({"messages": HELLO, "n": MAX_CHOICES + 1}, {"param": "n"}),
         ({"messages": HELLO, "response_format": {"type": "json_object"}}, {"param": "response_format", "code": "unsupported_value"}),
     ],
 )
