@@ -7,10 +7,11 @@ import gradio as gr
 from feedback_ui.data import DataPage
 from feedback_ui.demo import page as demo_page
 from feedback_ui.judging import compare, history
-from feedback_ui.lead import LeadPage, follow_links
+from feedback_ui.lead import LeadPage
 from feedback_ui.leaderboard.page import LeaderboardPage
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared.html import tag
+from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import html, label, launch_options
 from feedback_ui.training.page import TrainingPage
 from feedback_ui.visitor import visitor_line
@@ -48,8 +49,8 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, auth: Auth, *, 
                 demo = demo_page.DemoPage(store, client, auth)
             with page("data") as data_tab:
                 data = DataPage(store, auth)
+        app.load(None, js=in_browser("followAddress"))
         lead.wire(lead_tab)
-        follow_links(app, pages, auth)
         demo_page.follow_links(app, pages, auth)
         leaderboard.wire(leaderboard_tab)
         training.wire(training_tab)

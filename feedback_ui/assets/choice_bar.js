@@ -52,10 +52,9 @@ export function makeChoiceBar(root, { correcting }) {
     return makeButton(t(`compare.${name}`), { key, class: "rl-button rl-secondary", "data-act": name, testid: name, disabled: true });
   }
 
-  /** @param {Mode} mode */
-  function saveButton(mode) {
+  function saveButton() {
     return makeButton(correcting ? t("compare.save_correction") : t("compare.save"), {
-      key: mode === "rank" ? "Enter" : "Ctrl Enter", shortcut: "Control+Enter", class: "rl-button rl-primary rl-save-button",
+      key: "Enter", shortcut: "Enter Control+Enter", class: "rl-button rl-primary rl-save-button",
       "data-act": "save", testid: "save", disabled: true,
     });
   }
@@ -64,7 +63,7 @@ export function makeChoiceBar(root, { correcting }) {
   function buttons({ mode, needsSave }) {
     const common = [actionButton("skip", "S")];
     if (!correcting) common.push(actionButton("undo", "U"));
-    if (needsSave) common.push(saveButton(mode));
+    if (needsSave) common.push(saveButton());
     const badText = t(mode === "rank" ? "compare.all_bad" : "compare.both_bad");
     const bad = choiceButton({ choice: "both_bad", strength: null }, badText, "X", "choose-both-bad", "rl-secondary");
     const row = make("div", { class: "rl-button-row" }, bad, ...common);

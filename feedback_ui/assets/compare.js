@@ -2,8 +2,8 @@
 // The Compare page: fetches comparisons, sends judgments, and keeps a draft of what was begun.
 
 import { makeClock } from "./clock.js";
-import { byTestId, find, isTyping, isVisible, putTexts, showMessage, targetOf } from "./dom.js";
-import { makeDrafts } from "./drafts.js";
+import { byTestId, find, isTyping, isVisible, putTexts, targetOf } from "./dom.js";
+import { keepForCorrection, makeDrafts } from "./drafts.js";
 import { makeGuidelines } from "./guidelines.js";
 import { t } from "./i18n.js";
 import { SETTLE_MS, describeJudgment, makeJudgingForm } from "./judging_form.js";
@@ -110,11 +110,6 @@ export function startCompare(root, ask) {
   }
 
   /** @param {string} message */
-  function showNotice(message) {
-    showMessage(byTestId(root, "notice"), message);
-  }
-
-  /** @param {string} message */
   function showSaved(message) {
     const note = byTestId(root, "saved-note");
     note.textContent = message ? ` · ${message}` : "";
@@ -184,7 +179,7 @@ export function startCompare(root, ask) {
     if (action.name === "judge") saveDraft();
     setState("saving");
     showProblem("");
-    showNotice("");
+    form.showNotice("");
     try {
       accept(action, await ask(action.name, withVersion(action.data)));
     } catch (error) {
@@ -205,11 +200,13 @@ export function startCompare(root, ask) {
     }
     if (!reply.next) throw new Refusal(reply.problem ?? "", false);
     unsent = null;
+    if (reply.stored && shown) keepForCorrection(reply.stored, drafts.get(shown.presentation_id));
     render(reply.next, action.name === "undo" ? undoneDraft(reply.next) : null);
     const { problem = "" } = reply;
-    showProblem(reply.lease_over ? "" : problem);
     // The draft of a late judgment is kept: the comparison may be shown again.
-    showNotice(reply.lease_over ? problem : "");
+    const isNotice = reply.lease_over || reply.stored !== undefined;
+    showProblem(isNotice ? "" : problem);
+    form.showNotice(isNotice ? problem : "", reply.stored);
     const message = reply.message ?? action.message;
     showSaved(problem ? "" : message);
     const following = action.name === "judge" ? t(shown ? "compare.next" : "compare.none_waiting") : "";
@@ -258,7 +255,7 @@ export function startCompare(root, ask) {
     const held = !("problem" in reply) && reply.held;
     if (held || busy || !isStillShown()) return;
     await load();
-    if (!isStillShown()) showNotice(t("compare.taken"));
+    if (!isStillShown()) form.showNotice(t("compare.taken"));
   }
 
   const isRenewalDue = () => performance.now() - renewedAt >= RENEW_EVERY_MS;

@@ -6,6 +6,23 @@
 
 const MAX_DRAFTS = 20;
 
+/**
+ * Keeps what was just judged as the draft of a correction of the judgment that the store has. What is empty in it leaves
+ * that judgment's part as it is.
+ * @param {string} stored the judgment
+ * @param {Draft | null} draft
+ */
+export function keepForCorrection(stored, draft) {
+  const { choice, strength, tiers, aspects, rationale, ideal, flags } = draft ?? {};
+  /** @type {Draft} */
+  const kept = choice || tiers?.length ? { choice: choice ?? "rank", strength: strength ?? null, tiers } : {};
+  if (Object.keys(aspects ?? {}).length) kept.aspects = aspects;
+  if (rationale) kept.rationale = rationale;
+  if (ideal) kept.ideal = ideal;
+  if (flags?.length) kept.flags = flags;
+  makeDrafts("history").set(stored, kept);
+}
+
 /** @param {string} page */
 export function makeDrafts(page) {
   const prefix = `rankloop.draft.${page}.`;

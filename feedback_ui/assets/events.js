@@ -2,41 +2,94 @@
 // What the browser does before or after the handler of one of Gradio's events. `feedback_ui.shared.scripts.in_browser` calls
 // these functions by their names, with the event's values; what one returns takes the place of the values.
 
-const COMPARISON_LINK = /^#comparison-(\d{1,15})$/;
+import { hasParts, linkedComparison, openTab, place, selectTab, setPlace, startAddresses, TABS } from "./addresses.js";
+
+const FIRST_SECTION = TABS["lead-sections"][0];
 const DEMO_LINK = /^#(demo|gallery|version)-(.+)$/;
 /** @type {Record<string, string>} */
 const DEMO_SECTIONS = { demo: "trying", gallery: "gallery", version: "versions" };
 
+/** @type {string | null} The run that was chosen on the Training page; without a choice it shows the newest. */
+let chosenRun = null;
+
+/** The open section of the Lead page, unless it is the one that it opens with. */
+function leadSection() {
+  const section = openTab("lead-sections");
+  return section === FIRST_SECTION ? null : section;
+}
+
+/** @param {string} id the id of a hidden button, whose handler shows what the address names */
+function press(id) {
+  const button = document.getElementById(id);
+  if (button instanceof HTMLElement) button.click();
+}
+
+/** Begins to follow the address. Called once, when the app has loaded. */
+export function followAddress() {
+  hasParts("lead", {
+    current: leadSection,
+    async open(part, entered) {
+      if (linkedComparison() === null) await selectTab("lead-sections", part ?? FIRST_SECTION);
+      if (!entered) press("lead-follow");
+    },
+  });
+  hasParts("training", {
+    current: () => chosenRun,
+    open(part, entered) {
+      chosenRun = part;
+      if (!entered) press("training-follow");
+    },
+  });
+  startAddresses();
+}
+
 /** Brings what Start led to into view: on a phone the run is below the form, and Start would seem to do nothing. */
-export function showStartedRun() {
+export function showStartedRun(/** @type {string | null} */ run) {
+  if (!document.querySelector("#start-refusal .rl-bad")) rememberRun(run);
   document.querySelector("#start-refusal .rl-bad, #run-bar")?.scrollIntoView({ block: "nearest" });
 }
 
-/** Brings the comparison that was opened into view. */
-export function showQualityItem() {
-  document.querySelector("#quality-item")?.scrollIntoView({ block: "nearest" });
+/** The run in the address, or else the one that was chosen before; none opens the newest. */
+export function runOfAddress() {
+  const { page, part } = place();
+  return [(page === "training" ? part : null) ?? chosenRun ?? ""];
 }
 
-/** Whether the address links to a comparison, which the Lead page opens. */
-export function isComparisonLink() {
-  return COMPARISON_LINK.test(location.hash);
+/** Writes the run that was chosen or started into the address. @param {string | null} run */
+export function rememberRun(run) {
+  if (!run || openTab("pages") !== "training") return;
+  chosenRun = run;
+  setPlace("training", run);
+}
+
+/** Brings the comparison that was opened into view, and its number into the address. */
+export function showQualityItem() {
+  const item = document.querySelector("#quality-item");
+  item?.scrollIntoView({ block: "nearest" });
+  const comparison = item?.querySelector("[data-comparison]")?.getAttribute("data-comparison");
+  if (comparison) setPlace("lead", `comparison-${comparison}`);
 }
 
 /**
- * The name of the Lead page's open sub-tab, and the comparison in the address's hash: Gradio sends neither.
+ * The name of the Lead page's open sub-tab, and the comparison in the address: Gradio sends neither.
  * @returns {[section: string, comparison: number | null]}
  */
 export function leadPlace() {
-  const tab = document.querySelector("#lead-sections [role=tab][aria-selected=true]");
-  const linked = location.hash.match(COMPARISON_LINK);
-  return [tab ? tab.id.replace("lead-", "").replace("-button", "") : "", linked ? Number(linked[1]) : null];
+  return [openTab("lead-sections") ?? "", linkedComparison()];
 }
 
-/** Shows the linked comparison, once: whoever comes back to the page later is not taken there again. */
+/** Writes the sub-tab that was opened into the address. */
+export function rememberSection() {
+  const opened = openTab("lead-sections");
+  const { page, part } = place();
+  // A comparison that the address links to is shown above the sub-tab that the page opens with.
+  if (page !== "lead" || (linkedComparison() !== null && opened === FIRST_SECTION)) return;
+  if (opened !== (part ?? FIRST_SECTION)) setPlace("lead", leadSection());
+}
+
+/** Shows the linked comparison. */
 export function showLinkedComparison() {
-  if (!location.hash.startsWith("#comparison-")) return;
-  document.querySelector("#lead-linked")?.scrollIntoView({ block: "nearest" });
-  history.replaceState(null, "", location.pathname + location.search);
+  if (linkedComparison() !== null) document.querySelector("#lead-linked")?.scrollIntoView({ block: "nearest" });
 }
 
 /**

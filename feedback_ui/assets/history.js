@@ -1,9 +1,10 @@
 // @ts-check
 // The History page: an annotator's own judgments, searched and corrected in the form that they were given in.
 
+import { hasParts, setPlace } from "./addresses.js";
 import { makeClock } from "./clock.js";
 import { byTestId, closest, find, isTyping, isVisible, make, putTexts, targetOf } from "./dom.js";
-import { makeDrafts } from "./drafts.js";
+import { keepForCorrection, makeDrafts } from "./drafts.js";
 import { LANGUAGE, t } from "./i18n.js";
 import { makeJudgingForm } from "./judging_form.js";
 import { Refusal } from "./server.js";
@@ -70,6 +71,8 @@ export function startHistory(root, ask) {
   let open = null;
   /** @type {string | null} The id of the row that was opened. */
   let openedId = null;
+  /** @type {string | null} The id of the row that is being fetched. */
+  let awaited = null;
   /** @type {number | undefined} */
   let pendingSearch;
 
@@ -150,10 +153,13 @@ export function startHistory(root, ask) {
   /** @param {string} judgmentId */
   async function openJudgment(judgmentId) {
     let reply;
+    awaited = judgmentId;
     try {
       reply = await ask("past_judgment", { judgment_id: judgmentId });
     } catch (error) {
       return showProblem(error instanceof Refusal ? error.message : t("compare.trying_again"));
+    } finally {
+      awaited = null;
     }
     if ("problem" in reply) return showProblem(reply.problem);
     showProblem("");
@@ -162,6 +168,7 @@ export function startHistory(root, ask) {
     open = makeCorrection(reply.view);
     listView.hidden = true;
     root.dataset.state = "open";
+    setPlace("history", judgmentId);
     render(open);
   }
 
@@ -230,7 +237,9 @@ export function startHistory(root, ask) {
       const reply = await ask("correct", request);
       if ("problem" in reply) {
         setState(correction, "ready");
-        return showFormProblem(correction, reply.problem);
+        if (!reply.stored) return showFormProblem(correction, reply.problem);
+        keepForCorrection(reply.stored, correction.form.draft());
+        return correction.form.showNotice(reply.problem, reply.stored);
       }
       accept(correction, reply);
     } catch (error) {
@@ -249,6 +258,7 @@ export function startHistory(root, ask) {
     if (open === correction) {
       openedId = row.id;
       close(correction);
+      setPlace("history");
     }
     byTestId(root, "history-live").textContent = `${t("history.corrected")}. ${row.verdict}.`;
   }
@@ -257,6 +267,7 @@ export function startHistory(root, ask) {
   function goBack(correction) {
     saveDraft(correction);
     close(correction);
+    setPlace("history");
   }
 
   /** @param {Correction} correction */
@@ -300,6 +311,14 @@ export function startHistory(root, ask) {
   }
 
   document.addEventListener("keydown", onKeyDown);
+  hasParts("history", {
+    current: () => open && openedId,
+    open(judgmentId) {
+      if (judgmentId === (open && openedId) || (judgmentId !== null && judgmentId === awaited)) return;
+      if (judgmentId !== null) openJudgment(judgmentId);
+      else if (open) goBack(open);
+    },
+  });
 
   // The list is loaded whenever the tab is opened, because judgments may have been given meanwhile.
   new IntersectionObserver((entries) => {

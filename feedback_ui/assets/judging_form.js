@@ -2,6 +2,7 @@
 // The judging form: one comparison, its inputs, and the keys. It makes a judgment and hands it to `submit`; it does not
 // know how judgments are sent. Compare and History have one each.
 
+import { setPlace } from "./addresses.js";
 import { answerCard, turnElement } from "./cards.js";
 import { makeChoiceBar } from "./choice_bar.js";
 import { makeDetails } from "./details.js";
@@ -114,6 +115,20 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   /** @param {string} message */
   function showMissing(message) {
     showMessage(byTestId(root, "missing"), message);
+  }
+
+  /**
+   * Shows what happened to a judgment that was not saved.
+   * @param {string} message
+   * @param {string} [stored] the judgment that the store has instead, which *Correct it* opens
+   */
+  function showNotice(message, stored) {
+    const box = byTestId(root, "notice");
+    box.hidden = !message;
+    find(box, "span").textContent = message;
+    const button = byTestId(box, "correct-it");
+    button.hidden = stored === undefined;
+    button.dataset.judgment = stored ?? "";
   }
 
   /** @param {string} html @param {Slot} slot */
@@ -232,6 +247,9 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     announce(message);
   }
 
+  /** Enter saves where the save button stands, unless the focus is on something that Enter works on. */
+  const savesByEnter = (/** @type {Element} */ target) => needsSave() && !target.closest("button, a, summary");
+
   /** @param {string} reason */
   function skip(reason) {
     if (enabled) submit({ choice: "skip", reason, rationale: details.value([]).rationale, flags: flags.value() });
@@ -260,6 +278,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
       if (view) details.openIdeal(bestSlot());
     },
     "drop-ideal": details.dropIdeal,
+    correct: (button) => setPlace("history", button?.dataset.judgment ?? null, { go: true }),
   };
 
   /** The answer that an ideal answer starts from: the best one so far. */
@@ -270,7 +289,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
 
   function toggleHelp() {
     if (help.open) return help.close();
-    find(help, "dl").replaceChildren(...keyMap(mode, { inputs: view?.inputs, correcting, hasGuidelines: hasGuidelines() }));
+    find(help, "dl").replaceChildren(...keyMap(mode, { inputs: view?.inputs, correcting, needsSave: needsSave(), hasGuidelines: hasGuidelines() }));
     help.showModal();
   }
 
@@ -314,9 +333,8 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     const outside = target !== document.body && !root.contains(target);
     if (key.startsWith("arrow") && (outside || target.closest("input"))) return false;
     if (mode === "rank" && ranking.onKey(event, key)) return true;
-    if (mode === "rank" && (key === "enter" || key === " ")) {
-      return !outside && !target.closest("button, a, input, label") && handled(saveByKey);
-    }
+    if (key === "enter") return !outside && savesByEnter(target) && handled(saveByKey);
+    if (key === " " && mode === "rank") return !outside && savesByEnter(target) && !target.closest("input") && handled(saveByKey);
     const chosen = CHOICE_KEYS[mode][key];
     if (chosen) return handled(() => choose(chosen));
     const act = LETTERS[key];
@@ -343,6 +361,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     setEnabled,
     closeSkip: skipForm.close,
     announce,
+    showNotice,
     onKey,
     acts,
     /** Everything that was begun, to restore it after a reload. @returns {Draft} */

@@ -55,15 +55,16 @@ const KEY_MAP = {
 /**
  * The rows of the key map for the inputs that are on the page.
  * @param {Mode} mode
- * @param {{ inputs: Inputs | undefined, correcting: boolean, hasGuidelines: boolean }} options
+ * @param {{ inputs: Inputs | undefined, correcting: boolean, needsSave: boolean, hasGuidelines: boolean }} options
  */
-export function keyMap(mode, { inputs, correcting, hasGuidelines }) {
+export function keyMap(mode, { inputs, correcting, needsSave, hasGuidelines }) {
   const rows = [...KEY_MAP[mode]];
   if (inputs?.aspects.length) rows.push([["1", "–", String(Math.min(inputs.scale, 9))], "compare.help.rate"]);
   if (inputs && inputs.rationale !== "off") rows.push([["R"], "compare.help.reason"]);
   if (inputs?.ideal) rows.push([["E"], "compare.help.ideal"]);
   if (inputs?.flags) rows.push([["F"], "compare.help.flag"]);
   if (hasGuidelines) rows.push([["G"], "compare.help.guidelines"]);
+  if (needsSave && mode !== "rank") rows.push([["Enter"], "compare.help.save_button"]);
   rows.push([["Ctrl", "Enter"], "compare.help.save"], [["S"], "compare.help.skip"]);
   if (!correcting) rows.push([["U"], "compare.help.undo"]);
   rows.push([["Esc"], "compare.help.escape"], [["?"], "compare.help.help"]);

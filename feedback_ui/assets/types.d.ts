@@ -152,6 +152,8 @@ export interface Saved {
   fixable?: boolean;
   /** The lease was over and somebody else has the comparison. */
   lease_over?: boolean;
+  /** The judgment of this comparison that the store has already; what was sent says something else and was not saved. */
+  stored?: string;
   message?: string;
 }
 
@@ -163,7 +165,7 @@ export interface Replies {
   renew: { held: boolean } | Problem;
   past_judgments: { rows: PastRow[]; older: string | null } | Problem;
   past_judgment: { view: PastView } | Problem;
-  correct: { row: PastRow; replaces: string } | Problem;
+  correct: { row: PastRow; replaces: string } | (Problem & { stored?: string });
 }
 
 export type Ask = <Name extends keyof Replies>(name: Name, data?: object) => Promise<Replies[Name]>;

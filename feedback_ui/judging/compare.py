@@ -15,13 +15,13 @@ import gradio as gr
 from feedback_ui.judging import acts, judging_view, problems
 from feedback_ui.judging.component import judging_component
 from feedback_ui.server.auth import AccessRefused, Auth
-from feedback_ui.shared.errors import without_paths
+from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.i18n import Translator, translator_for
 from rlhf.serving.client import PolicyClient, PolicyServerDown
 from storage.core.database import Database, StoreError, StoreLocked
 from storage.core.records import Annotator, Comparison, Presentation, ProjectSettings
 from storage.judging import judgments, presentations, queue
-from storage.judging.judgments import BadJudgment, LeaseOver
+from storage.judging.judgments import AlreadyJudged, BadJudgment, LeaseOver
 from storage.judging.row_tokens import RowTokens
 from storage.people import annotators
 from storage.project import current
@@ -92,6 +92,8 @@ class CompareService:
                 # After the judgment, which their number of judgments includes.
                 annotator = annotators.get(self.store, annotator.id)
                 following = queue.next_presentation(self.store, annotator, project=project)
+        except AlreadyJudged as error:
+            return self._already_judged(annotator, translate, act, error)
         except BadJudgment as error:
             return self._refused(annotator, translate, act, error)
         except StoreLocked as error:
@@ -107,8 +109,8 @@ class CompareService:
             self._save(annotator, act)
         except StoreError as error:
             return self._not_saved(translate, error)
-        judged = annotators.get(self.store, annotator.id).judged
-        return {"next": judging_view.empty_queue_view(translate, translate("compare.next_failed"), judged)}
+        count = self._count(translate, annotators.get(self.store, annotator.id))
+        return {"next": judging_view.empty_queue_view(translate, translate("compare.next_failed"), count)}
 
     def undo(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
         """Withdraws the last judgment; its comparison is shown again, in the same order."""
@@ -143,16 +145,27 @@ class CompareService:
         problem = why if lease_over else translate("compare.not_saved", why=why)
         return {"problem": problem, "lease_over": lease_over, "next": self.next_for(annotator, translate, act)}
 
+    def _already_judged(self, annotator: Annotator, translate: Translator, act: dict[str, Any], error: AlreadyJudged) -> Reply:
+        """The reply names the judgment that the store has, as the answers lie on the page, and its token, to correct it."""
+        shown = self._own(annotator, act)
+        judgment = error.judgment
+        order = shown.order if shown else ()
+        return {
+            "problem": translate("compare.already_judged", verdict=judging_view.verdict(translate, judgment, order)),
+            "stored": self.tokens.seal("judgment", judgment.id, annotator.id),
+            "next": self.next_for(annotator, translate, act),
+        }
+
     def _not_saved(self, translate: Translator, error: StoreError) -> Reply:
         return {"problem": translate("compare.not_saved", why=problems.problem(translate, error))}
 
     def _view(
         self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: Project, following: NextPresentation
     ) -> Reply:
-        judged = annotator.judged
+        count = self._count(translate, annotator)
         guidelines_part = judging_view.guidelines_view(project.guidelines, data.get("guidelines"))
         if following is None:
-            return judging_view.empty_queue_view(translate, self._empty_queue_note(translate), judged, guidelines_part)
+            return judging_view.empty_queue_view(translate, self._empty_queue_note(translate), count, guidelines_part)
         comparison, shown = following
         return judging_view.comparison_view(
             translate,
@@ -160,9 +173,12 @@ class CompareService:
             shown.order,
             project.settings,
             presentation=self.tokens.seal("presentation", shown.id, annotator.id),
-            judged=judged,
+            count=count,
             guidelines=guidelines_part,
         )
+
+    def _count(self, translate: Translator, annotator: Annotator) -> str:
+        return judging_view.judged_so_far(translate, annotator.judged, judgments.skips(self.store, annotator.id))
 
     def _empty_queue_note(self, translate: Translator) -> str:
         try:
@@ -174,5 +190,5 @@ class CompareService:
             ready=status.ready,
             filling=status.filling,
             seconds_per_comparison=status.seconds_per_comparison,
-            note=without_paths(status.note),
+            note=for_browser(status.note),
         )

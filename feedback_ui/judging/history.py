@@ -79,6 +79,7 @@ class HistoryService:
 
     def correct(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply:
         """Saves a judgment that supersedes an earlier one. A correction that is sent twice is saved once."""
+        judgment = None
         try:
             with self.store.atomic():
                 past = self._own(annotator, act.get("judgment_id"))
@@ -86,16 +87,26 @@ class HistoryService:
                 corrected = judgments.correct(self.store, past.judgment, annotator.id, presentation=past.presentation, **judgment)
         except StoreError as error:
             problem = translate("compare.not_saved", why=problems.problem(translate, error))
-            return self._already_saved(annotator, translate, act) or {"problem": problem}
+            return self._corrected_already(annotator, translate, act, judgment) or {"problem": problem}
         return {"row": self._row(translate, history.after_correction(self.store, past, corrected)), "replaces": act["judgment_id"]}
 
-    def _already_saved(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply | None:
-        """The reply for a correction that an earlier request has saved already; None if there is none."""
+    def _corrected_already(
+        self, annotator: Annotator, translate: Translator, act: dict[str, Any], judgment: dict[str, Any] | None
+    ) -> Reply | None:
+        """The reply for a judgment that an earlier request has corrected: saved if it says the same, a problem otherwise.
+
+        None if the judgment was not corrected.
+        """
         judgment_id = self.tokens.open("judgment", act.get("judgment_id"), annotator.id)
-        for newest in history.of_annotator(self.store, annotator.id, limit=1):
-            if judgment_id is not None and newest.judgment.supersedes == judgment_id:
-                return {"row": self._row(translate, newest), "replaces": act["judgment_id"]}
-        return None
+        if judgment_id is None or judgment is None:
+            return None
+        later = history.correction_of(self.store, judgment_id)
+        if later is None:
+            return None
+        row = self._row(translate, later)
+        if judgments.says(self.store, later.judgment, **judgment):
+            return {"row": row, "replaces": act["judgment_id"]}
+        return {"problem": translate("history.corrected_already", verdict=row["verdict"]), "stored": row["id"]}
 
     def _own(self, annotator: Annotator, token: Any) -> PastJudgment:
         """The judgment of that token. Another annotator's judgment counts as missing."""

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared import markdown
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import duration, sentence
+from feedback_ui.shared.presenters import duration, prompt_kind, sentence
 from storage.content.completions import as_shown
 from storage.content.prompts import MESSAGE_ROLES
 from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
@@ -42,19 +42,19 @@ def comparison_view(
     project: ProjectSettings,
     *,
     presentation: str,
-    judged: int,
+    count: str = "",
     guidelines: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A comparison for the browser, with its presentation's token as its id."""
+    """A comparison for the browser, with its presentation's token as its id and what `judged_so_far` says as its count."""
     texts = shown_texts(comparison, order)
     view: dict[str, Any] = {
         "state": "comparison",
         "presentation_id": presentation,
-        "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
+        "kind": prompt_kind(translate, comparison.prompt.kind).capitalize(),
         "turns": turns(translate, comparison.prompt.messages, show_system=project.show_system),
         "answers": [markdown.render(text, translate) for text in texts],
         "inputs": inputs(project),
-        "count": judged_so_far(translate, judged),
+        "count": count,
         "guidelines": guidelines,
     }
     if project.ideal_answers:
@@ -115,17 +115,20 @@ def _rendered(text: str) -> tuple[str, Markup]:
 # ---- nothing to judge
 
 
-def judged_so_far(translate: Translator, count: int) -> str:
-    return translate("compare.judged", count=count, number=f"{count:,}") if count else translate("compare.judged_none")
+def judged_so_far(translate: Translator, judgments: int, skips: int) -> str:
+    """How many comparisons the annotator has judged, and beside it how many of the judgments were skips."""
+    judged = judgments - skips
+    shown = translate("compare.judged", count=judged, number=f"{judged:,}") if judgments else translate("compare.judged_none")
+    return f"{shown} · {translate('compare.skipped', count=skips, number=f'{skips:,}')}" if skips else shown
 
 
-def empty_queue_view(translate: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
+def empty_queue_view(translate: Translator, note: str, count: str, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
     """The view for an annotator who has judged every comparison there is."""
     return {
         "state": "empty",
         "title": translate("compare.empty_title"),
         "note": note,
-        "count": judged_so_far(translate, judged),
+        "count": count,
         "guidelines": guidelines,
     }
 
@@ -171,7 +174,7 @@ def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
 def past_view(translate: Translator, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
     """A judgment with its comparison, as the judging component takes it for a correction."""
     details = past.details
-    view = comparison_view(translate, past.comparison, past.order, project, presentation=token, judged=0)
+    view = comparison_view(translate, past.comparison, past.order, project, presentation=token)
     # Existing answers stay editable, even if the project no longer asks for them.
     view["inputs"]["ideal"] |= details.ideal is not None
     view["inputs"]["flags"] |= bool(details.flags)

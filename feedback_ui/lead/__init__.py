@@ -3,6 +3,6 @@
 Each section has a module of its own, with `open` for the handler that shows it. Every handler first checks its request with `Auth`.
 """
 
-from feedback_ui.lead.page import LeadPage, follow_links
+from feedback_ui.lead.page import LeadPage
 
-__all__ = ["LeadPage", "follow_links"]
+__all__ = ["LeadPage"]

@@ -87,15 +87,17 @@ class BatchesSection:
         numbers = {name: values[field] for name, field in self.numbers.items()}
         if empty := next((name for name, value in numbers.items() if value is None), None):
             return {self.message: presenters.notice(translate("lead.batches.empty", title=translate(f"lead.batches.{empty}")), "bad")}
+        priority = values[self.priority] or "normal"
         sampling = Sampling(float(numbers["temperature"]), float(numbers["top_p"]), int(numbers["top_k"]), int(numbers["longest"]))
         try:
             batch = batches.request(
                 self.store, values[self.who] or [], completions=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
-                priority=batches_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
+                priority=batches_view.PRIORITIES[priority], by=visitor.annotator.id,
             )  # fmt: skip
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: presenters.notice(translate("lead.batches.asked", number=batch.id)), **self._list(translate, acts=True)}
+        asked = presenters.notice(translate(f"lead.batches.asked.{priority}", number=batch.id))
+        return {self.message: asked, **self._list(translate, acts=True)}
 
     def cancel(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)

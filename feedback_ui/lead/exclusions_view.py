@@ -28,6 +28,7 @@ def exclusion_list(translate: Translator, exclusions: Sequence[Exclusion], names
         [
             str(e.id),
             with_note(when(e.created_at), who(translate, names, e.by_id)),
+            fragment(", ".join(sorted(names[i] for i in e.annotator_ids if i in names))),
             fragment(tag("strong", rule(translate, e.rule)), tag("br"), e.reason),
             f"{e.judgments:,}",
             fragment(translate("lead.exclusions.lifted"), " ", when(e.lifted_at)) if e.lifted_at else translate("lead.exclusions.holds"),
@@ -35,5 +36,5 @@ def exclusion_list(translate: Translator, exclusions: Sequence[Exclusion], names
         ]
         for e in exclusions
     ]
-    heads = ["#", *(translate(f"lead.exclusions.{name}") for name in ("made", "why", "votes", "state")), ""]
-    return table(heads, rows, caption=translate("lead.exclusions.list"), numbers=(0, 3))
+    heads = ["#", *(translate(f"lead.exclusions.{name}") for name in ("made", "annotator", "why", "votes", "state")), ""]
+    return table(heads, rows, caption=translate("lead.exclusions.list"), numbers=(0, 4))

@@ -42,7 +42,8 @@ class GuidelinesSection:
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         tab.select(self.load, self.editor, [self.editor, self.preview], **QUIET)
-        self.editor.input(self.show_preview, self.editor, self.preview, trigger_mode="always_last", **QUIET)
+        # Gradio's `input` comes only with a key press that types a character: not with a paste, a cut, Delete or Backspace.
+        self.editor.change(self.show_preview, self.editor, self.preview, trigger_mode="always_last", **QUIET)
         self.publish_button.click(self.publish, self.editor, [self.message, self.versions], **QUIET)
         self.versions.click(self.view, None, self.viewed, **QUIET)
 
@@ -65,7 +66,7 @@ class GuidelinesSection:
         return {self.editor: now, self.preview: guidelines_view.guideline_preview(translator_for(request), now)}
 
     def show_preview(self, draft: str, request: gr.Request) -> Markup:
-        self.auth.acts(request, "lead")
+        self.auth.reads(request, "lead")
         return guidelines_view.guideline_preview(translator_for(request), draft or "")
 
     def publish(self, draft: str, request: gr.Request) -> dict[Component, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from markupsafe import Markup
 
 from feedback_ui.lead.controls import by_controls
 from feedback_ui.lead.lead_view import who
 from feedback_ui.lead.running_imports import RunningImport
+from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, notice, sentence
@@ -40,7 +42,7 @@ def preview(translate: Translator, report: Report, recognised: Recognised | None
 def unrecognised(translate: Translator, error: Unrecognised) -> Markup:
     """That the format of a file is not clear: the fields of its rows, the likely formats, and what to do."""
     if not error.fields:
-        return notice(translate("lead.prompts.no_rows", reason=by_controls(translate, error.reason)), "bad")
+        return notice(translate("lead.prompts.no_rows", reason=_why(translate, error.reason)), "bad")
     said = [translate("lead.prompts.unclear", fields=error.fields)]
     if error.likely:
         said.append(translate("lead.prompts.likely", formats=error.likely))
@@ -49,7 +51,11 @@ def unrecognised(translate: Translator, error: Unrecognised) -> Markup:
 
 def refused(translate: Translator, error: Exception) -> Markup:
     """Why a file was not imported, and what to do on the page."""
-    return notice(by_controls(translate, sentence(error)), "bad")
+    return notice(sentence(error, partial(by_controls, translate)), "bad")
+
+
+def _why(translate: Translator, reason: str) -> str:
+    return for_browser(reason, partial(by_controls, translate))
 
 
 def _as_what(translate: Translator, recognised: Recognised | None, format: str) -> str:
@@ -66,7 +72,7 @@ def _with_wrong_rows(translate: Translator, report: Report, summary: str) -> Mar
     if not report.wrong:
         return notice(summary)
     shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
-    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {by_controls(translate, reason)}") for line, reason in shown)
+    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {_why(translate, reason)}") for line, reason in shown)
     more = report.wrong - len(shown)
     return fragment(
         notice(summary),

@@ -40,16 +40,6 @@ SECTIONS: dict[str, tuple[Callable[[SectionContext], Any], ...]] = {
 """The sections of each sub-tab, from top to bottom."""
 
 
-def follow_links(app: gr.Blocks, pages: gr.Tabs, auth: Auth) -> None:
-    """Selects the Lead page, which opens the comparison, if the app was opened by a link to one."""
-
-    def follow(is_linked: bool, request: gr.Request) -> Any:
-        auth.reads(request, "lead" if is_linked else "annotator")
-        return gr.Tabs(selected="lead") if is_linked else gr.skip()
-
-    app.load(follow, gr.Checkbox(False, visible=False), pages, js=in_browser("isComparisonLink"), **QUIET)
-
-
 class LeadPage:
     def __init__(self, store: Database, client: PolicyClient, auth: Auth):
         self.auth = auth
@@ -64,12 +54,17 @@ class LeadPage:
                     self.sections[name] = [part(context) for part in parts]
         self.where = gr.Textbox(visible=False)
         self.linked = gr.Number(None, visible=False)
+        self.follow = gr.Button(visible="hidden", elem_id="lead-follow")
 
     def wire(self, tab: gr.Tab) -> None:
         everything = [part for parts in self.sections.values() for section in parts for part in section.shown]
         shown = [self.reading, self.linked_item, *everything]
-        entered = tab.select(self.enter, [self.where, self.linked], shown, js=in_browser("leadPlace"), **QUIET)
-        entered.then(None, js=in_browser("showLinkedComparison"))
+        # `follow` is pressed when the address changes while the page is open, by Back or by a link.
+        for event in (tab.select, self.follow.click):
+            entered = event(self.enter, [self.where, self.linked], shown, js=in_browser("leadPlace"), trigger_mode="always_last", **QUIET)
+            entered.then(None, js=in_browser("showLinkedComparison"))
+        for section_tab in self.section_tabs.values():
+            section_tab.select(None, js=in_browser("rememberSection"))
         for name, parts in self.sections.items():
             for section in parts:
                 section.wire(self.section_tabs[name])
@@ -80,7 +75,7 @@ class LeadPage:
     def enter(self, where: str, linked: int | None, request: gr.Request) -> dict[Component, Any]:
         """Opens the page: updates the sub-tab that is open, by default the first.
 
-        A comparison that a link names is shown above the sub-tabs.
+        A comparison that the address names is shown above the sub-tabs.
         """
         visitor = self.auth.reads(request, "lead")
         parts = self.sections.get(where or "", self.sections["quality"])

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import empty_state, starters_left_out
+from feedback_ui.shared.presenters import empty_state, prompt_kind, starters_left_out
 from storage.content.prompt_list import ListedPrompt
 from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
@@ -25,7 +25,7 @@ def prompt_counts(translate: Translator, counts: Sequence[tuple[str, str, int]])
     for kind, split, number in counts:
         by_kind.setdefault(kind, {})[split] = number
     rows = [
-        [kind.replace("_", " "), *(f"{of.get(split, 0):,}" for split in ("train", "heldout")), f"{sum(of.values()):,}"]
+        [prompt_kind(translate, kind), *(f"{of.get(split, 0):,}" for split in ("train", "heldout")), f"{sum(of.values()):,}"]
         for kind, of in sorted(by_kind.items())
     ]
     if len(rows) > 1:
@@ -58,7 +58,7 @@ def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matchin
                 str(one.prompt.id),
                 tag("span", one.prompt.text, class_="rl-line-clamp"),
                 translate(f"lead.prompts.split_{one.prompt.split}"),
-                one.prompt.kind.replace("_", " "),
+                prompt_kind(translate, one.prompt.kind),
                 tag("span", one.source, class_="rl-line-clamp"),
                 f"{one.comparisons:,}",
                 translate(f"lead.prompts.state_{one.state}"),

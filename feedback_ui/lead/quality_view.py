@@ -13,7 +13,7 @@ from feedback_ui.lead.exclusions_view import rule
 from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters
 from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, interval, muted, table, tag, when
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import empty_state, figures
+from feedback_ui.shared.presenters import empty_state, figures, prompt_kind
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
 from rlhf.data.reliability import AnnotatorReliability
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion
@@ -204,7 +204,7 @@ def item(
     names: Mapping[int, str], *, acts: bool,
 ) -> Markup:  # fmt: skip
     """A comparison with its answers, their policy versions, and all judgments of it."""
-    title = translate("lead.quality.item_title", number=comparison.id, kind=comparison.prompt.kind.replace("_", " "))
+    title = translate("lead.quality.item_title", number=comparison.id, kind=prompt_kind(translate, comparison.prompt.kind))
     return tag(
         "section",
         tag("p", title, class_="rl-subheading"),
@@ -214,6 +214,7 @@ def item(
         tag("ul", *(_judgment(translate, past, names, acts=acts) for past in judged), class_="rl-judgments"),
         class_="rl-panel rl-comparison",
         data_testid="item",
+        data_comparison=comparison.id,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +45,9 @@ def chosen(event: gr.EventData) -> tuple[str, int]:
     return act, row
 
 
-def refusal(error: Exception) -> Markup:
-    """The error's message as a notice."""
-    return presenters.notice(presenters.sentence(error), "bad")
+def refusal(error: Exception, as_on_the_page: Callable[[str], str] = str) -> Markup:
+    """The error's message as a notice. `as_on_the_page` names the options in it by the titles of their fields."""
+    return presenters.notice(presenters.sentence(error, as_on_the_page), "bad")
 
 
 def names(store: Database) -> dict[int, str]:

@@ -6,7 +6,7 @@ comparisons by `judging.judging_view`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from feedback_ui.shared import markdown
 from feedback_ui.shared.errors import browser_message
 from feedback_ui.shared.html import EMPTY, fragment, tag
-from feedback_ui.shared.i18n import Translator
+from feedback_ui.shared.i18n import Translator, tables
 from storage.analytics.stats import DayOfJudging
 
 
@@ -36,13 +36,20 @@ def day(translate: Translator, iso: str) -> str:
     return translate("common.day", day=moment.day, month=translate(f"common.month.{moment.month}"))
 
 
-def sentence(error: Exception) -> str:
-    """An error's message as a sentence without paths of this machine. A name, a file or an address at its start is not capitalised."""
-    message = browser_message(error)
+def sentence(error: Exception, as_on_the_page: Callable[[str], str] = str) -> str:
+    """An error's message as a sentence without paths of this machine and shell commands. A name, a file or an address at its start is
+    not capitalised."""
+    message = browser_message(error, as_on_the_page)
     # The name of a file may begin with a word; its path does not.
     if (str(error).split() or [message.split()[0]])[0].isalpha():
         message = message[0].upper() + message[1:]
     return message if message.endswith((".", "!", "?")) else message + "."
+
+
+def prompt_kind(translate: Translator, kind: str) -> str:
+    """The name of a kind of prompt, translated if it is one of the starter prompts' kinds; others stay as their file names them."""
+    key = f"prompt_kind.{kind}"
+    return translate(key) if key in tables()[translate.language] else kind.replace("_", " ")
 
 
 # ---- Demo

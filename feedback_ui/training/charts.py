@@ -23,6 +23,8 @@ LINE = "#4f83b5"
 TEXT = "#85807a"
 GRID = "rgba(133, 128, 122, .22)"
 BAND = "rgba(79, 131, 181, .2)"
+TOOLTIP = "#2c2a26"
+TOOLTIP_TEXT = "#faf9f7"
 HEIGHT = 205
 
 
@@ -112,7 +114,6 @@ def score_over_kl(translate: Translator, metrics: Sequence[Metric]) -> go.Figure
     plot = _framed(
         _titles(translate, "score_over_kl"), traces, x_title=translate("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl"
     )
-    plot.update_layout(hovermode="closest")
     plot.update_xaxes(rangemode="tozero")
     return plot
 
@@ -140,7 +141,6 @@ def learning_curve(translate: Translator, validation: Validation | None) -> go.F
     plot = _framed(_titles(translate, name), traces, x_title=translate("chart.judgments"), empty=not points, uirevision=name)
     plot.update_yaxes(tickformat=".0%")
     plot.update_xaxes(rangemode="tozero")
-    plot.update_layout(hovermode="closest")
     plot.add_hline(y=0.5, line={"color": TEXT, "width": 1, "dash": "dot"})
     return plot
 
@@ -164,7 +164,6 @@ def reliability(translate: Translator, validation: Validation | None) -> go.Figu
     )
     plot.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
     plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b.accuracy - 0.05 for b in bins if b.accuracy is not None)]), 1.05])
-    plot.update_layout(hovermode="closest")
     return plot
 
 
@@ -219,7 +218,10 @@ def _framed(
             },
             "yaxis": {"gridcolor": GRID, "zeroline": False, "fixedrange": True, "showticklabels": not empty, "nticks": 5},
             "showlegend": False,
-            "hovermode": "x",
+            # `x` would lay a second label over the axis; without a limit of distance the nearest point is shown from everywhere.
+            "hovermode": "closest",
+            "hoverdistance": -1,
+            "hoverlabel": {"bgcolor": TOOLTIP, "bordercolor": TOOLTIP, "font": {"color": TOOLTIP_TEXT, "size": 12}},
             "uirevision": uirevision,
         },
     )

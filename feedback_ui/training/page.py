@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -80,6 +81,8 @@ class TrainingPage:
         self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
         self.shown_state = gr.State(None)
         self.timer = gr.Timer(POLL_S, active=False)
+        self.address = gr.Button(visible="hidden", elem_id="training-follow")
+        self.linked = gr.Textbox(visible=False)
         self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.log_box, self.rounds, self.shown_state, *self.plots.values(),
@@ -129,11 +132,13 @@ class TrainingPage:
 
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
-        tab.select(self.open, self.picker, [self.material, self.timer, *self.followed], **QUIET)
+        opened = [self.material, self.timer, *self.followed]
+        tab.select(self.open, self.linked, opened, js=in_browser("runOfAddress"), **QUIET)
+        self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
-        self.picker.input(self.pick, self.picker, self.followed, **QUIET)
+        self.picker.input(self.pick, self.picker, self.followed, **QUIET).then(None, self.picker, js=in_browser("rememberRun"))
         started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET)
-        started.then(None, js=in_browser("showStartedRun"))
+        started.then(None, self.picker, js=in_browser("showStartedRun"))
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
         for button, act in ((self.promote, self.promote_version), (self.reject, self.reject_version), (self.roll_back, self.take_back)):
@@ -226,7 +231,7 @@ class TrainingPage:
                 demo_votes=demo_votes.count(self.store),
             ),
             self.timer: gr.Timer(active=True),
-            **self.show(translate, chosen or self._opening_run()),
+            **self.show(translate, self._known(chosen)),
         }
 
     def follow(self, chosen: str | None, shown: ShownState | None, request: gr.Request) -> dict[Block, Any]:
@@ -250,7 +255,7 @@ class TrainingPage:
 
     def pick(self, run_id: str | None, request: gr.Request) -> dict[Block, Any]:
         self.auth.reads(request, "researcher")
-        return self.show(translator_for(request), run_id)
+        return self.show(translator_for(request), self._known(run_id))
 
     def show(self, translate: Translator, run_id: str | None, shown: ShownState | None = None) -> dict[Block, Any]:
         """The updates that show one run. With `shown`, the state on the page, only the parts that changed."""
@@ -350,6 +355,10 @@ class TrainingPage:
             rounds.revision(self.store),
         )
 
+    def _known(self, run_id: str | None) -> str | None:
+        """The run, which an address may name; the active or newest one if the address is of none here."""
+        return run_id if any(run.id == run_id for run in runs.all_runs(self.store)) else self._opening_run()
+
     def _opening_run(self) -> str | None:
         return run_view.opening_run(runs.all_runs(self.store))
 
@@ -370,4 +379,4 @@ def refusal(translate: Translator, error: Exception) -> str:
         ways = translate("training.or_ask_for_fewer", found=error.found) if error.found else ""
         missing = translate("training.not_enough_pairs", count=error.found, needed=error.needed, missing=error.needed - error.found)
         return f"{missing}{ways}. {translate('training.what_counts')}"
-    return translate("training.refused", error=with_option_titles(translate, presenters.sentence(error)))
+    return translate("training.refused", error=presenters.sentence(error, partial(with_option_titles, translate)))

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from feedback_ui.shared.errors import browser_message, named, without_paths
+from feedback_ui.shared.errors import browser_message, for_browser, named
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import render
@@ -91,10 +91,15 @@ def status(translate: Translator, run: Run) -> str:
 
 
 def remark(translate: Translator, run: Run) -> str:
-    """The note beside the status: progress and time left of an active run, time taken of an ended one."""
+    """The note beside the status: progress and time left of an active run, time taken of an ended one.
+
+    A round that is done says how long it trained, over all its attempts, as its results do.
+    """
     if is_active(run):
         left = translate("run.left", time=duration(translate, run.eta_s)) if run.eta_s else translate("run.left_unknown")
         return f"{run.progress:.0%}, {left}"
+    if (minutes := results.of_run_or_empty(run).minutes) is not None:
+        return translate("run.took", time=duration(translate, 60 * minutes))
     if run.started_at and run.finished_at:
         took = (datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)).total_seconds()
         # Negative if the clock was set back meanwhile: the duration is unknown then.
@@ -150,7 +155,7 @@ def error(translate: Translator, run: Run) -> Markup:
     if reason := problem(run):
         return unreadable(translate, reason)
     if run.error:
-        message = translate("run.error", error=without_paths(run.error))
+        message = translate("run.error", error=for_browser(run.error))
         return tag("p", message, class_="rl-notice rl-bad", role="alert", data_testid="run-error")
     if run.status == "lost":
         return tag("p", translate("run.lost"), class_="rl-notice rl-warn", data_testid="run-error")

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, NOTHING, comparison_link, fragment, interval, muted, table, tag
 from feedback_ui.shared.i18n import Translator
+from feedback_ui.shared.presenters import prompt_kind
 from feedback_ui.training.run_view import is_active
 from rlhf.analysis import validation
 from rlhf.analysis.bootstrap import MIN_CLUSTERS
@@ -128,7 +129,7 @@ def details(translate: Translator, run: Run, annotators: Mapping[int, Annotator]
     report = validation.of_run(run)
     if not report or not report.by_kind:
         return EMPTY
-    kinds = [(row.kind.replace("_", " "), row) for row in report.by_kind]
+    kinds = [(prompt_kind(translate, row.kind), row) for row in report.by_kind]
     people = [(_who(translate, annotators, row.annotator_id), row) for row in report.by_annotator]
     return fragment(
         tag("div", _shares(translate, "kinds", kinds), _shares(translate, "annotators", people), class_="rl-side-by-side"),

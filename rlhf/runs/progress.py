@@ -32,6 +32,8 @@ class RunProgress:
         self._started = self._stage_started = time.monotonic()
         self._skipped = 0.0
         self._written = float("-inf")
+        self._reached = runs.get(store, run_id).progress
+        """The fraction that an earlier attempt had reached. What comes after its last checkpoint is done again, and the bar waits."""
 
     def plan(self, stage_work: Mapping[str, float]) -> None:
         """Sets the work of each stage, in any common unit; the fraction done and the time left are computed from it."""
@@ -112,7 +114,7 @@ class RunProgress:
         self._written = time.monotonic()
         if runs.cancel_requested(self.store, self.run_id):
             raise Cancelled(self.run_id)
-        fraction, eta = self.fraction(), self.eta_s()
+        fraction, eta = max(self.fraction(), self._reached), self.eta_s()
         runs.set_stage(self.store, self.run_id, self._stage, fraction, eta)
         if self.on_change:
             self.on_change(self._stage or "", fraction, eta)

@@ -314,6 +314,8 @@ class Exclusion:
     judgments: int
     """Number of excluded judgments."""
     lifted_at: str | None = None
+    annotator_ids: tuple[int, ...] = ()
+    """Whose judgments they are."""
 
 
 @dataclass(frozen=True, slots=True)

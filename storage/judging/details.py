@@ -129,6 +129,18 @@ def write(store: Database, judgment_id: int, submitted: Details) -> None:
         store.insert("flags", row)
 
 
+def says_the_same(stored: Details, submitted: Details) -> bool:
+    """Whether submitted details are those that are stored, as `write` stores them. Times are left out."""
+    return _as_written(stored) == _as_written(submitted)
+
+
+def _as_written(given: Details) -> tuple[Any, ...]:
+    ideal = given.ideal and (given.ideal.text, given.ideal.completion_id)
+    flags = {(flag.kind, flag.note.strip(), flag.completion_id) for flag in given.flags}
+    aspects = {completion_id: dict(ratings) for completion_id, ratings in given.aspects.items() if ratings}
+    return given.strength, given.rationale.strip(), aspects, ideal, flags
+
+
 def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, Details]:
     """The details of each judgment by its id, in four queries whatever the number of judgments."""
     ids = [to_json(list(judgment_ids))]

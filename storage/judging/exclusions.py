@@ -5,6 +5,7 @@ The judgment's own row is not changed except for `counts`, which triggers set to
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +14,9 @@ from storage.core.records import Exclusion
 
 _SELECT = """
 SELECT e.*, l.created_at AS lifted_at,
-    (SELECT count(*) FROM excluded_judgments x WHERE x.exclusion_id = e.id) AS judgments
+    (SELECT count(*) FROM excluded_judgments x WHERE x.exclusion_id = e.id) AS judgments,
+    (SELECT json_group_array(DISTINCT j.annotator_id) FROM excluded_judgments x JOIN judgments j ON j.id = x.judgment_id
+        WHERE x.exclusion_id = e.id) AS annotator_ids
 FROM exclusions e LEFT JOIN exclusion_lifts l ON l.exclusion_id = e.id
 """
 
@@ -158,4 +161,13 @@ def all_exclusions(store: Database) -> list[Exclusion]:
 
 
 def _from_row(row: sqlite3.Row) -> Exclusion:
-    return Exclusion(row["id"], row["rule"], row["reason"], row["by_id"], row["created_at"], row["judgments"], row["lifted_at"])
+    return Exclusion(
+        row["id"],
+        row["rule"],
+        row["reason"],
+        row["by_id"],
+        row["created_at"],
+        row["judgments"],
+        row["lifted_at"],
+        tuple(sorted(json.loads(row["annotator_ids"]))),
+    )

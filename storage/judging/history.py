@@ -89,6 +89,16 @@ def get(store: Database, judgment_id: int) -> PastJudgment:
     return found[0]
 
 
+def correction_of(store: Database, judgment_id: int) -> PastJudgment | None:
+    """The active judgment that came out of the corrections of this one; None if it was not corrected, or was undone since."""
+    newest_id = judgment_id
+    while later := store.row("SELECT id, verdict FROM judgments WHERE supersedes = ?", [newest_id]):
+        if later["verdict"] == "retract":
+            return None
+        newest_id = later["id"]
+    return None if newest_id == judgment_id else get(store, newest_id)
+
+
 def after_correction(store: Database, past: PastJudgment, corrected: Judgment) -> PastJudgment:
     """The judgment that supersedes `past`. Only the rows that the correction wrote are read; the rest is taken from `past`."""
     return PastJudgment(

@@ -32,7 +32,7 @@ from storage.judging.details import BadJudgment, check_required
 from storage.people import annotators
 from storage.project import settings
 
-__all__ = ["BadJudgment", "LeaseOver"]
+__all__ = ["AlreadyJudged", "BadJudgment", "LeaseOver"]
 
 STREAM_ROWS = 500
 
@@ -44,6 +44,15 @@ class LeaseOver(BadJudgment):
 
     def __init__(self, message: str, problem: str = "lease_over"):
         super().__init__(message, problem)
+
+
+class AlreadyJudged(BadJudgment):
+    """The annotator has judged this comparison already, in another way; nothing was saved."""
+
+    def __init__(self, judgment: Judgment):
+        super().__init__(f"Judgment {judgment.id} of this comparison is saved already: correct that one.", "already_judged")
+        self.judgment = judgment
+        """The active judgment, which stays."""
 
 
 def ordered_pairs(tiers: Tiers) -> Iterator[tuple[int, int]]:
@@ -69,8 +78,8 @@ def save(
 ) -> Judgment:
     """Saves one judgment in one transaction. When it returns, the judgment is on disk.
 
-    A ranking that omits completions is marked as partial. If the presentation has an active judgment already, that one is
-    returned unchanged: a double click, or a second request after a lost reply, counts once.
+    A ranking that omits completions is marked as partial. If the presentation has an active judgment that says the same, that
+    one is returned: a double click, or a second request after a lost reply, counts once.
 
     Args:
         presentation: an id, or the record if the caller has read it already.
@@ -78,17 +87,19 @@ def save(
 
     Raises:
         BadJudgment: the judgment does not fit the presentation.
+        AlreadyJudged: the annotator has judged the comparison for this purpose, in another way or as another presentation showed it.
         LeaseOver: the lease is over and the comparison needs no further judgment.
     """
     with store.atomic():
         shown = _own_presentation(store, presentation, annotator_id)
-        judged = _judgments_of_comparison(store, shown)
-        for row in judged:
-            if row["presentation_id"] == shown.id:
-                return from_row(row)
+        for row in _judgments_of_comparison(store, shown):
+            judgment = from_row(row)
+            checked = _checked(shown, verdict, tiers, all_bad, skip_reason, details)
+            if row["presentation_id"] == shown.id and _says(store, judgment, checked):
+                return judgment
+            raise AlreadyJudged(judgment)
         lease = queue.lease_of(store, shown.id)
-        # A judgment of another presentation of the same purpose: the comparison is judged once by each annotator.
-        if judged or not queue.can_accept(store, shown, lease):
+        if not queue.can_accept(store, shown, lease):
             raise LeaseOver(
                 "The lease of this comparison expired and it went to another annotator, or it was withdrawn. Another one is shown."
             )
@@ -150,6 +161,36 @@ def ordinary(store: Database, kind: AnnotatorKind, since: str | None = None, *, 
             "AND (:since IS NULL OR coalesce(i.created_at, j.created_at) > :since)",
             {"kind": kind, "since": since},
         )
+    )
+
+
+def says(
+    store: Database,
+    judgment: Judgment,
+    *,
+    verdict: Literal["rank", "skip"],
+    tiers: Tiers = (),
+    all_bad: bool = False,
+    skip_reason: str | None = None,
+    details: Details = NO_DETAILS,
+) -> bool:
+    """Whether a stored judgment says what these arguments of `save` say. The time that it took does not matter.
+
+    Raises:
+        BadJudgment: the arguments do not fit the judgment's presentation.
+    """
+    shown = None if judgment.presentation_id is None else presentations.get(store, judgment.presentation_id)
+    return shown is not None and _says(store, judgment, _checked(shown, verdict, tiers, all_bad, skip_reason, details))
+
+
+def _says(store: Database, judgment: Judgment, submitted: _CheckedJudgment) -> bool:
+    stored = details.of_judgments(store, [judgment.id])[judgment.id]
+    return (
+        judgment.verdict == submitted.verdict
+        and [set(tier) for tier in judgment.tiers] == [set(tier) for tier in submitted.tiers]
+        and judgment.all_bad == submitted.all_bad
+        and judgment.skip_reason == submitted.skip_reason
+        and details.says_the_same(stored, submitted.details)
     )
 
 
@@ -322,6 +363,12 @@ def _find(store: Database, judgment_id: int) -> Judgment | None:
 
 def _is_superseded(store: Database, judgment: Judgment) -> bool:
     return bool(store.value("SELECT 1 FROM judgments WHERE supersedes = ?", [judgment.id]))
+
+
+def skips(store: Database, annotator_id: int) -> int:
+    """How many of the annotator's active judgments are skips; `Annotator.judged` includes them."""
+    count: int = store.value("SELECT count(*) FROM active_judgments WHERE annotator_id = ? AND verdict = 'skip'", [annotator_id])
+    return count
 
 
 def is_judged(store: Database, presentation: Presentation) -> bool:

@@ -93,7 +93,8 @@ class ComparePage:
 
     def count(self) -> int:
         text = self.by("judged-count").inner_text()
-        return 0 if text == "Nothing judged yet" else int(text.removesuffix(" judged").replace(",", ""))
+        # Judged ones and skipped ones together, as the store counts judgments.
+        return sum(int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:judged|skipped)", text))
 
     def press(self, *keys: str) -> None:
         for key in keys:

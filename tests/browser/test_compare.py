@@ -127,6 +127,28 @@ def test_a_lost_reply_is_sent_again_and_counts_once(program, compare):
     assert compare.count() == before + 1
 
 
+def test_a_stale_tab_says_what_the_store_has_and_leads_to_its_correction(program, compare):
+    shown = compare.ready()
+    other = ComparePage(compare.page.context.new_page(), program.url)
+    assert other.ready() == shown
+    order = [completion_id for completion_id, _ in program.texts_in_order(shown)]
+    compare.judge(button="choose-a")
+    before = program.judged()
+    other.judge(button="choose-b")
+    assert program.last_judgment().tiers == ((order[0],), (order[1],))
+    expect(other.by("notice")).to_contain_text("You judged this one already: A is better")
+    expect(other.by("saved-note")).to_have_text("")
+    other.by("correct-it").click()
+    form = other.page.get_by_test_id("correcting")
+    expect(form.get_by_test_id("before")).to_contain_text("A is better")
+    # What was chosen in the stale tab is marked, and counts once it is saved.
+    expect(form.get_by_test_id("choose-b")).to_have_attribute("aria-pressed", "true")
+    form.get_by_test_id("save").click()
+    expect(form).to_have_count(0)
+    assert program.last_judgment().tiers == ((order[1],), (order[0],))
+    assert program.judged() == before
+
+
 def test_on_a_phone_answers_are_stacked_and_every_button_is_in_reach(program, compare):
     page = compare.page
     page.set_viewport_size({"width": 390, "height": 844})

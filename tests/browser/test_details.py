@@ -66,6 +66,25 @@ def test_a_missing_input_gets_the_focus_and_nothing_is_sent(program, opened):
     assert compare.by("rationale").input_value() == ""
 
 
+def test_enter_saves_what_the_save_button_says(program, opened):
+    compare = opened(aspects=("Helpful",))
+    shown, judged = compare.presentation(), program.judged()
+    expect(compare.by("save").locator("kbd")).to_have_text("Enter")
+    compare.press("b", "Enter")
+    expect(compare.by("missing")).to_contain_text("Still missing: Helpful")
+    compare.press("4", "2")
+    # The focus is still on a rating, where Enter has no meaning of its own.
+    compare.press("Enter")
+    expect(compare.root).not_to_have_attribute("data-presentation", shown)
+    assert program.judged() == judged + 1
+    compare.ready()
+    # On a button Enter is that button's.
+    compare.by("choose-a").focus()
+    compare.press("Enter")
+    expect(compare.by("choose-a")).to_have_attribute("aria-pressed", "true")
+    assert program.judged() == judged + 1
+
+
 def test_half_a_surrogate_pair_is_refused_and_the_draft_stays(program, opened):
     """A form can hold half a surrogate pair, UTF-8 cannot: it is refused before any handler, and the page shows the message."""
     compare = opened(rationale="required", rationale_min_chars=5)

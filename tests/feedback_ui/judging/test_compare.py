@@ -81,7 +81,7 @@ def test_gold_and_repeats_cannot_be_told_from_votes(store, service, local, waiti
     shapes = []
     for purpose in ("vote", "gold", "repeat"):
         shown = presentations.record(store, waiting[0], local.id, purpose=purpose)
-        view = judging_view.comparison_view(EN, waiting[0], shown.order, ProjectSettings(), presentation="x", judged=0)
+        view = judging_view.comparison_view(EN, waiting[0], shown.order, ProjectSettings(), presentation="x")
         shapes.append(json.dumps(view | {"answers": sorted(view["answers"])}))
     assert len(set(shapes)) == 1
 
@@ -210,9 +210,22 @@ def test_a_skip_keeps_its_reason_and_its_flags_and_nothing_of_the_answers(store,
 def test_a_judgment_that_is_sent_twice_counts_once(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     first = service.judge(local, EN, act(view, "a"))
-    again = service.judge(local, EN, act(view, "b"))
+    again = service.judge(local, EN, act(view, "a"))
     assert len(saved(store)) == 1
-    assert again["next"] == first["next"]
+    assert again == first
+
+
+def test_a_stale_page_is_told_what_the_store_has(store, service, local, waiting):
+    """Two tabs show one comparison: the second judgment of it is not saved, and the page must not say that it was."""
+    view = service.next_for(local, EN, {})
+    first = service.judge(local, EN, act(view, "a", strength="slightly"))
+    stale = service.judge(local, EN, act(view, "b"))
+    (row,) = saved(store)
+    assert "A is slightly better" in stale["problem"] and "not saved" in stale["problem"]
+    assert service.tokens.open("judgment", stale["stored"], local.id) == row["id"]
+    assert stale["next"] == first["next"]
+    assert service.judge(local, KO, act(view, "skip", "Broken prompt"))["problem"] != stale["problem"]
+    assert len(saved(store)) == 1
 
 
 def test_undo_brings_the_same_presentation_back(store, service, local, waiting):
@@ -222,6 +235,16 @@ def test_undo_brings_the_same_presentation_back(store, service, local, waiting):
     assert reply["message"] == "Undone"
     assert reply["next"] == view
     assert annotators.get(store, local.id).judged == 0
+
+
+def test_skips_are_not_counted_as_judged(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
+    assert view["count"] == "Nothing judged yet"
+    after_skip = service.judge(local, EN, act(view, "skip", "Broken prompt"))["next"]
+    assert (after_skip["count"], service.next_for(local, KO, {})["count"]) == ("0 judged · 1 skipped", "0건 판정함 · 1건 건너뜀")
+    assert service.judge(local, EN, act(after_skip, "a"))["next"]["count"] == "1 judged · 1 skipped"
+    service.undo(local, EN, {})
+    assert service.undo(local, EN, {})["next"]["count"] == "Nothing judged yet"
 
 
 def test_undo_with_nothing_to_undo_says_so(service, local, waiting):

@@ -207,3 +207,18 @@ def test_an_undone_judgment_is_gone_from_the_list(store, service, local, put):
     judgments.undo(store, local.id)
     assert rows(service, local) == []
     assert set(service.correct(local, EN, {"judgment_id": name_of(service, judged), "choice": "a"})) == {"problem"}
+
+
+def test_a_correction_in_a_stale_tab_is_told_what_the_store_has(store, service, local, put):
+    (shown,) = put(local, 2)
+    judged = rank(store, shown, [[0], [1]])
+    name = name_of(service, judged)
+    saved = service.correct(local, EN, {"judgment_id": name, "choice": "b"})
+    assert service.correct(local, EN, {"judgment_id": name, "choice": "b"}) == saved
+    stale = service.correct(local, EN, {"judgment_id": name, "choice": "tie"})
+    assert "B is better" in stale["problem"] and stale["stored"] == saved["row"]["id"]
+    # A correction of the correction is what the store has then.
+    last = service.correct(local, EN, {"judgment_id": stale["stored"], "choice": "tie"})
+    assert service.correct(local, EN, {"judgment_id": name, "choice": "b"})["stored"] == last["row"]["id"]
+    judgments.undo(store, local.id)
+    assert "stored" not in service.correct(local, EN, {"judgment_id": name, "choice": "b"})

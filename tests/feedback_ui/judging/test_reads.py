@@ -16,8 +16,11 @@ EN = Translator("en")
 
 WITH_ALL = ProjectSettings(overlap=2, gold_share=0.3, repeat_share=0.3, rationale="required", rationale_min_chars=2, ideal_answers=True)
 
-NEXT, RELOAD, SAVE, UNDO, CORRECT = 11, 7, 16, 12, 17
-"""SELECT statements of each act, with gold comparisons and repeats. More of them need a reason."""
+NEXT, RELOAD, SAVE, UNDO, CORRECT = 12, 8, 17, 13, 17
+"""SELECT statements of each act, with gold comparisons and repeats. More of them need a reason.
+
+One of them counts the skips, which the store's count of judgments includes and the page shows apart.
+"""
 
 ROWS_OF_A_CORRECTION = {
     "judgments": 2, "aspect_ratings": 2, "ideal_answers": 2, "flags": 2, "comparisons": 1, "prompts": 1, "presentations": 1, "leases": 1,

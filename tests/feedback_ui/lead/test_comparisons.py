@@ -31,6 +31,15 @@ def test_a_batch_is_asked_for_followed_and_cancelled(store, part, server, people
     assert batches.get(store, batch.id).cancelled_at is not None
 
 
+def test_what_is_said_of_a_batch_fits_its_priority(store, part):
+    section, base = part.batches, policies.ensure_base(store, "m")
+    said = {name: section.ask(asked(section, [base.id], priority=name), HERE)[section.message] for name in ("high", "normal", "low")}
+    assert "before all others" in said["high"] and "when nothing else waits" in said["low"]
+    assert not any("before" in said[name] for name in ("normal", "low"))
+    # What is said is what the server does: it takes them in this order.
+    assert [batch.priority for batch in batches.unfinished(store)] == [1, 0, -1]
+
+
 def test_an_invalid_batch_is_refused(store, part):
     section, base = part.batches, policies.ensure_base(store, "m")
     assert "at least one policy version" in section.ask(asked(section, []), HERE)[section.message]

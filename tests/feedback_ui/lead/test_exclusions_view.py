@@ -15,6 +15,12 @@ def test_each_offered_rule_is_translated_and_another_stays_as_it_was_typed():
     assert exclusions_view.rule(KO, "my <own> rule") == "my <own> rule"
 
 
+def test_each_exclusion_names_whose_judgments_it_excludes():
+    one = Exclusion(1, "other", "why", 3, AT, 2, annotator_ids=(1, 2))
+    listed = exclusions_view.exclusion_list(EN, [one], {1: "Zoe", 2: "Ann & Co", 3: "Lead"}, acts=False)
+    assert "Ann &amp; Co, Zoe" in listed and ">Annotator</th>" in listed
+
+
 def test_only_what_holds_can_be_lifted():
     holds, lifted = Exclusion(2, "other", "why", None, AT, 1_500), Exclusion(1, "other", "why", None, AT, 1, lifted_at=AT)
     first, second = exclusions_view.exclusion_list(EN, [holds, lifted], {}, acts=True).split("<tr>")[2:]

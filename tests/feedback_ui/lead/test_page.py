@@ -12,7 +12,7 @@ from storage.content import batches, policies
 from storage.core.records import Sampling
 
 READING = {
-    "enter", "open", "load", "include", "open_item", "view", "follow", "show_newer", "show_older", "search",
+    "enter", "open", "load", "include", "open_item", "view", "follow", "show_newer", "show_older", "search", "show_preview",
 }  # fmt: skip
 """Handlers that only show something; a researcher may have them too. All others change something, or begin to."""
 

@@ -117,7 +117,7 @@ def test_own_progress_counts_today_and_draws_thirty_days():
 
 
 def test_before_the_first_judgment_the_page_says_where_to_judge():
-    assert "Compare page" in own(EN, {}, 0, TODAY) and "‘비교’ 페이지" in own(KO, {}, 0, TODAY)
+    assert "Compare page" in own(EN, {}, 0, TODAY) and "‘판정하기’ 페이지" in own(KO, {}, 0, TODAY)
 
 
 def test_everybody_is_listed_most_judgments_first_and_rules_are_not():

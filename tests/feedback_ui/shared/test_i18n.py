@@ -1,6 +1,7 @@
 """No text is missing in a language or unused, and texts have the same placeholders in both languages."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,14 @@ from starlette.requests import Request
 
 import feedback_ui
 from feedback_ui.shared.i18n import LANGUAGES, Translator, tables, translator_for
+from feedback_ui.shared.presenters import prompt_kind
 from feedback_ui.shared.theme import heading, label
 from rlhf.config import RoundConfig, options
+from storage.content import prompts
+from storage.core.records import STRENGTHS
 
 ROOT = Path(feedback_ui.__file__).parent
+STARTERS = Path(prompts.__file__).with_name("starter_prompts.jsonl")
 HANGUL = re.compile("[가-힣]")
 SAME_IN_KOREAN = {
     "run.nats", "run.stage.ppo", "run.stage.dpo", "run.stage.rloo", "run.stage.grpo", "run.stage.sft",
@@ -200,3 +205,29 @@ def test_gradio_gets_a_text_that_it_can_find():
     """A value has one translated text: the browser replaces the first and leaves a second unchanged."""
     assert label("app.data").key == "app.data"
     assert heading("app.data").count("__i18n__") == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_button_names_a_strength_as_the_history_does(language):
+    texts = tables()[language]
+    for strength in STRENGTHS:
+        for section in ("compare", "lead"):
+            word = texts[f"{section}.strength.{strength}"].casefold().split()[0]
+            assert word in texts[f"compare.says.a_{strength}"].casefold(), (section, strength)
+
+
+def test_a_korean_tab_has_a_word_of_its_own():
+    """The names of tabs once were the words for a comparison, for a record and for running a program as well."""
+    korean = tables()["ko"]
+    tabs = {key: text for key, text in korean.items() if re.fullmatch(r"app\.\w+|lead\.tab\.\w+", key)}
+    assert korean["app.compare"] not in korean["lead.tab.comparisons"] and korean["lead.tab.comparisons"] not in korean["app.compare"]
+    assert korean["lead.tab.audit"] not in korean["app.history"] and korean["app.history"] not in korean["lead.tab.audit"]
+    assert korean["training.run"] not in korean["run.status.running"] + korean["training.resume"]
+    assert len(set(tabs.values())) == len(tabs)
+
+
+def test_the_kinds_of_the_starter_prompts_are_translated():
+    for kind in {json.loads(line)["kind"] for line in STARTERS.read_text(encoding="utf-8").splitlines()}:
+        english, korean = (prompt_kind(Translator(language), kind) for language in ("en", "ko"))
+        assert english == kind and HANGUL.search(korean), kind
+    assert prompt_kind(Translator("ko"), "bike_shop") == "bike shop"

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from feedback_ui.lead.page import SECTIONS
 from feedback_ui.shared import scripts
 from feedback_ui.shared.scripts import CLASSIC_SCRIPTS, ENTRY, EVENTS, TRANSLATIONS, browser_texts, in_browser, modules
 
@@ -41,9 +42,16 @@ def test_every_script_is_checked_for_its_types():
 def test_the_pages_call_every_function_for_events_and_no_other():
     called = {name for file in PAGES.rglob("*.py") for name in re.findall(r'\bin_browser\("(\w+)"\)', file.read_text())}
     exported = set(re.findall(r"^export function (\w+)", modules().sources[EVENTS].decode(), flags=re.M))
-    assert called == exported and len(called) == 14
+    assert called == exported and len(called) == 17
     path = f"modules/{modules().version}/events.js"
     assert in_browser("f") == f'async (...values) => (await import(new URL("{path}", document.baseURI).href)).f(...values)'
+
+
+def test_the_addresses_name_the_tabs_of_the_app():
+    source = modules().sources["addresses.js"].decode()
+    rows = json.loads("{" + re.search(r"TABS = \{(.*?),\n\};", source, flags=re.S)[1].replace("pages:", '"pages":') + "}")
+    assert rows["lead-sections"] == list(SECTIONS)
+    assert rows["pages"] == re.findall(r'\bpage\("(\w+)"\)', (PAGES / "app.py").read_text())
 
 
 def test_no_script_is_a_text_in_python():

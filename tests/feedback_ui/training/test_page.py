@@ -30,7 +30,8 @@ ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: j
         (ONLY_HELD_OUT, "ko", "요청을 처리하지 못했습니다. Every preference pair is on a held-out prompt: judge others."),
         (ConfigError("--ppo-steps 0: must be greater than 0"), "en", "“PPO steps” 0: must be greater than 0."),
         (ConfigError("--ppo-steps 0: must be greater than 0"), "ko", "‘PPO 스텝 수’ 0: must be greater than 0."),
-        (ConfigError("--no-such: unknown"), "en", "--no-such: unknown."),
+        (ConfigError("2 steps: too few"), "en", "2 steps: too few."),
+        (ConfigError("--ppo-steps 0 and --data x: no"), "en", "no. What to type on the server stands in its log."),
     ],
 )
 def test_a_refusal_names_options_as_the_form_does(training, jobs, error, request_, message):

@@ -22,9 +22,11 @@ def a_run(**changes):
 def test_korean_shows_the_same_figures():
     run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
     html = run_view.progress(KO, run) + run_view.result(KO, run)
-    for text in ("완료", "1시간 40분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
+    for text in ("완료", "14분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
         assert text in html
     assert "Held-out" not in html and "Result" not in html
+    # One duration, that of all attempts: the last one ended 100 minutes after it began.
+    assert html.count("14분") == 2 and "1시간" not in html
 
 
 def test_stages_before_the_current_one_are_done():

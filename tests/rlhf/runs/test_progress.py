@@ -47,6 +47,32 @@ def row(progress):
     return runs.get(progress.store, "r1")
 
 
+def test_a_resumed_run_never_falls_behind_what_it_had_reached(progress, store, clock):
+    work = begin(progress, "third", 10)
+    for _ in range(4):
+        work()
+    clock.go(1)
+    work()
+    assert row(progress).progress == pytest.approx(0.7)
+    runs.finish(store, "r1", "cancelled")
+    runs.requeue(store, "r1")
+    runs.mark_started(store, "r1", 2)
+    # The last checkpoint was at 2 of 10: what came after it is done again.
+    again = RunProgress(store, "r1")
+    again.plan({"first": 30, "second": 10, "third": 60})
+    shown = [row(again).progress]
+    begin(again, "first", 1, done=1)
+    work = begin(again, "third", 10, done=2)
+    for _ in range(4):
+        shown.append(row(again).progress)
+        clock.go(1)
+        work()
+    assert shown == [pytest.approx(0.7)] * len(shown)
+    clock.go(1)
+    work()
+    assert row(again).progress == pytest.approx(0.4 + 0.6 * 0.7)
+
+
 def test_fractions_follow_the_plan(progress, clock):
     work = begin(progress, "first", 10)
     assert (row(progress).stage, row(progress).progress) == ("first", 0.0)

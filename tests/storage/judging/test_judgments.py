@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from storage.content import comparisons
 from storage.core.database import Database, StoreError
-from storage.core.records import Details, ProjectSettings
+from storage.core.records import Details, Flag, IdealAnswer, ProjectSettings, Timing
 from storage.judging import exclusions, judgments, presentations, queue
 from storage.judging.judgments import BadJudgment
 from storage.people import annotators
@@ -57,12 +57,30 @@ def test_a_skip_keeps_its_reason_and_is_no_vote(world, shown):
     assert annotators.get(world.store, world.ann.id).judged == 1
 
 
-def test_saving_twice_returns_the_first_one(world, shown):
+def test_saving_the_same_twice_returns_the_first_one(world, shown):
+    given = {"verdict": "rank", "tiers": [[1], [2, 3]], "details": Details(rationale=" Why. ", flags=(Flag("unsafe", " x "),))}
+    first = judgments.save(world.store, shown.id, world.ann.id, **given)
+    later = {**given, "tiers": [[1], [3, 2]], "details": replace(given["details"], timing=Timing(1, 2, 3))}
+    assert judgments.save(world.store, shown.id, world.ann.id, **later) == first
+    assert len(history(world.store)) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"verdict": "rank", "tiers": [[3], [2], [1]]}, {"verdict": "skip", "skip_reason": "not sure"},
+        {"verdict": "rank", "tiers": [[1], [2]]}, {"verdict": "rank", "tiers": [[1], [2], [3]], "all_bad": True},
+        {"verdict": "rank", "tiers": [[1], [2], [3]], "details": Details(rationale="A reason.")},
+        {"verdict": "rank", "tiers": [[1], [2], [3]], "details": Details(aspects={1: {"helpful": 3}})},
+        {"verdict": "rank", "tiers": [[1], [2], [3]], "details": Details(flags=(Flag("unsafe"),))},
+        {"verdict": "rank", "tiers": [[1], [2], [3]], "details": Details(ideal=IdealAnswer("Better."))},
+    ],
+)  # fmt: skip
+def test_another_judgment_of_what_is_judged_is_refused_and_names_the_stored_one(world, shown, other):
     first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
-    again = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
-    skip = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason="not sure")
-    assert first == again == skip
-    assert first.tiers == ((1,), (2,), (3,))
+    with pytest.raises(judgments.AlreadyJudged) as refused:
+        judgments.save(world.store, shown.id, world.ann.id, **other)
+    assert refused.value.judgment == first
     assert len(history(world.store)) == 1
 
 
