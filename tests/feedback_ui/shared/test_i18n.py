@@ -213,7 +213,7 @@ def test_a_button_names_a_strength_as_the_history_does(language):
     for strength in STRENGTHS:
         for section in ("compare", "lead"):
             word = texts[f"{section}.strength.{strength}"].casefold().split()[0]
-            assert word in texts[f"compare.says.a_{strength}"].casefold(), (section, strength)
+            assert word in texts[f"compare.verdict.a_{strength}"].casefold(), (section, strength)
 
 
 def test_a_korean_tab_has_a_word_of_its_own():
