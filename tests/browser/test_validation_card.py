@@ -96,8 +96,8 @@ def test_the_card_shows_the_validation_and_links_to_comparisons(finished, page):
     expect(item).to_contain_text("onerror=alert(1)")
     expect(item).to_contain_text(f"{worst['judgment_id']}")
     expect(item).to_be_in_viewport()
-    # The link is followed once: a later visit shows the page as usual.
-    assert "#" not in linked.url
+    # The address stays, so that it can be shared; a later visit by the tabs shows the page as usual.
+    assert linked.url.endswith(f"#comparison-{worst['comparison_id']}")
     linked.locator("#tab-training-button").click()
     linked.locator("#tab-lead-button").click()
     expect(linked.get_by_test_id("item")).to_have_count(0)

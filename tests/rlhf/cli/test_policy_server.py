@@ -61,7 +61,7 @@ def test_it_answers_whoever_has_the_key_and_only_continues_texts_without_a_templ
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         until(lambda: call(port, "/health") is not None, 240)
-        assert [model["id"] for model in call(port).json()["data"]] == ["tiny"]
+        assert [model["id"] for model in call(port).json()["data"]] == ["current", "tiny"]
         assert call(port, key="wrong-wrong-wrong").status_code == 401 and call(port, "/health", key="").status_code == 200
         assert call(port, "/v1/completions", model="tiny", prompt="Once", max_tokens=3).status_code == 200
         reply = call(port, "/v1/chat/completions", model="tiny", messages=[{"role": "user", "content": "Hi"}])

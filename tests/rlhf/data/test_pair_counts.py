@@ -70,7 +70,7 @@ class World:
             purpose = rng.choice(["vote", "vote", "repeat"])
             shown = presentations.record(store, comparison, person.id, rng, purpose=purpose)
             said = {"tiers": some_tiers(comparison, rng)} if act == "rank" else {"skip_reason": "unsure"}
-            with contextlib.suppress(judgments.LeaseOver):
+            with contextlib.suppress(judgments.LeaseOver, judgments.AlreadyJudged):
                 judgments.save(store, shown, person.id, verdict=act, **said)
 
 
