@@ -27,7 +27,7 @@ removes too much than too little."""
 COMMAND = re.compile(
     r"""`(?:rankloop|git|pip|python3?|make|apt-get) [^`\n]{1,200}`|["“]rankloop [^"”\n]{1,200}["”]"""
     r"""|\brankloop (?:[a-z][a-z-]{0,30} ){1,3}--"""
-    r"""|(?:^|[^\w-])--[a-z][a-z0-9-]*"""
+    r"""|(?:^|[\s`'"“‘(\[,])--[a-z][a-z0-9-]*"""
     r"""|\b(?:pip install|git [a-z]{1,20} --?|chmod [0-7+a-z]{1,8} |python3? (?:-m |\S{1,200}\.py))"""
 )
 """Matches a shell command, or an option of one."""

@@ -319,7 +319,7 @@ CASES = {
 SHORTENED = {
     "versions_view.card", "versions_view.lineage",
     "presenters.server_down", "section.refusal", "run_view.readable", "run_view.progress", "run_view.error", "rounds_table.section",
-    "round_view.section",
+    "round_view.section", "imports_view.preview", "imports_view.refused",
 }  # fmt: skip
 """Views that leave out part of a text: the paths in a message, the end of a hash."""
 

@@ -52,7 +52,7 @@ def test_a_configuration_with_a_reward_function_is_not_started_from_the_page(tra
     name, preset = next(iter(training.form.presets.items()))
     training.form.presets[name] = replace(preset, reward_function="os:system")
     shown = training.start_round(filled_in(training) | {training.form.preset: name}, ENGLISH)
-    assert "no page runs code: use the command line, rankloop train --reward os:system" in shown[training.refusal]
+    assert "scored by the Python function os:system, and no page runs code" in shown[training.refusal]
     assert runs.all_runs(store) == []
 
 
@@ -61,7 +61,7 @@ def test_a_run_with_a_reward_function_is_not_resumed_from_the_page(training, sto
     runs.create(store, "r1", config=config.to_dict(), seed=0, versions={})
     runs.finish(store, "r1", "cancelled")
     shown = training.resume_round("r1", ENGLISH)
-    assert "rankloop train --resume r1 --reward os:system" in shown[training.refusal]
+    assert "scored by the Python function os:system, and no page runs code" in shown[training.refusal]
     assert runs.get(store, "r1").status == "cancelled"
 
 

@@ -231,12 +231,12 @@ def test_a_text_that_cannot_be_read(shared, prompt, said):
 
 
 def test_the_models_are_listed_and_each_has_a_page(api, shared):
-    (model,) = api.models.list()
-    assert model == api.models.retrieve("tiny") and model.owned_by == "base" and model.created > 10**9
+    current, model = api.models.list()
+    assert current.id == "current" and model == api.models.retrieve("tiny") and model.owned_by == "base" and model.created > 10**9
     with pytest.raises(openai.NotFoundError) as caught:
         api.models.retrieve("org/name")
     assert caught.value.body == {
-        "message": "no model 'org/name'; there are: tiny", "type": "not_found_error", "param": "model", "code": "model_not_found",
+        "message": "no model 'org/name'; there are: current, tiny", "type": "not_found_error", "param": "model", "code": "model_not_found",
     }  # fmt: skip
     assert httpx2.get(f"http://127.0.0.1:{shared.port}/health").json() == {"status": "ok"}
 
