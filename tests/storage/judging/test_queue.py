@@ -158,7 +158,7 @@ def test_two_presentations_of_one_comparison_make_one_vote(world):
     new = queue.next_presentation(world.store, world.ann.id)[1]
     assert (old.comparison_id, old.id) == (new.comparison_id, new.id - 1)
     judgments.save(world.store, new.id, world.ann.id, verdict="rank", tiers=(new.order,))
-    with pytest.raises(judgments.LeaseOver):
+    with pytest.raises(judgments.AlreadyJudged):
         judgments.save(world.store, old.id, world.ann.id, verdict="rank", tiers=(old.order,))
 
 
