@@ -107,7 +107,7 @@ def test_stats_as_json(capsys, data, store, world):
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) == {
         "prompts", "prompts_in_use", "unused_starter_votes", "completions", "comparisons", "judgments", "annotators", "runs",
-        "policy_versions", "queue_depth", "labels_not_used_in_training",
+        "policy_versions", "queue_depth", "labels_not_used_in_training", "demo_votes",
     }  # fmt: skip
     assert figures["judgments"] == {"human": 0, "simulated": 3} and figures["prompts"] == 3
 
