@@ -66,7 +66,9 @@ def test_no_request_brings_the_server_down_and_none_that_is_wrong_is_taken(serve
     @given(case=st.one_of([operation.as_strategy(generation_mode=mode) for operation in wanted]))
     def ask(case):
         reply = case.call(timeout=60)
-        case.validate_response(reply, checks=[not_a_server_error, negative_data_rejection, unsupported_method])
+        # Too long a body is refused before it is looked at, which Schemathesis does not count as a rejection.
+        if reply.status_code != 413:
+            case.validate_response(reply, checks=[not_a_server_error, negative_data_rejection, unsupported_method])
         answered.add(reply.status_code)
         if reply.status_code >= 400 and reply.status_code != 405:
             assert reply.json()["error"]["message"], reply.text
