@@ -203,11 +203,11 @@ def main() -> int:
         weights, thread = model_files.resolve(arguments.model), TorchThread()
         loading = thread.submit(partial(Backbone.load, weights, arguments.device, needs_template=not arguments.no_queue))
         backbone = loading.result()
+        service = PolicyService(store, arguments.model, backbone, thread=thread)
+        collectors = endpoint_sources(store, chosen)
     except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2
-    service = PolicyService(store, arguments.model, backbone, thread=thread)
-    collectors = endpoint_sources(store, chosen)
     generate = route_by_version({version.id: source for version, source in collectors.items()}, service.generate)
 
     def refusal_reason(version: PolicyVersion) -> str:
