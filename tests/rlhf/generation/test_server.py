@@ -237,6 +237,13 @@ def test_the_process_ends_with_its_parent(tmp_path, tiny_folder):
 
 
 @pytest.mark.slow
+def test_an_endpoint_with_the_name_of_the_base_ends_the_process_with_its_reason(tmp_path, tiny_folder):
+    process, _ = served(tmp_path / "data", tiny_folder, "--endpoint", "http://127.0.0.1:1/v1", "--endpoint-model", "tiny")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and "give the external model another name" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
 def test_a_model_that_cannot_be_had_ends_the_process_with_its_reason(tmp_path, tiny_folder):
     broken = shutil.copytree(tiny_folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"x" * 100)
