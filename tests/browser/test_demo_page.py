@@ -137,7 +137,7 @@ def test_stop_keeps_what_has_come(demo, page):
     expect(page.locator("#demo-current .rl-warn").first).to_contain_text("You stopped it here.")
     said = demo.texts()
     page.wait_for_timeout(500)
-    assert demo.texts() == said and len(said[0]) > 5
+    assert said[0] and demo.texts() == said
 
 
 def test_an_answer_is_copied(browser, program):
