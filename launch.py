@@ -27,6 +27,7 @@ from rlhf.runs.deciding import DecisionWatcher
 from rlhf.runs.environment import engine_environment
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
+from rlhf.runs.triggers import RoundStarter
 from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
 from rlhf.serving import api_key, endpoints
@@ -161,13 +162,14 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
     app = build_app(jobs.store, jobs, client, auth, default_config=config)
     serving = Serving(Web(app, auth), args.host, args.port)
     watcher = DecisionWatcher(jobs.store)
+    starter = RoundStarter(jobs)
     try:
         tell_address(serving.url)
         watcher.start()
         integrity.start_quick_check(jobs.store)
         print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
         while serving.alive:
-            look_after_rounds(jobs)
+            look_after_rounds(starter)
             time.sleep(REAP_S)
         raise UsageError("the web server ended: the lines above say why")
     finally:
@@ -206,11 +208,11 @@ def is_loopback(host: str) -> bool:
     return all(ip_address(address.split("%")[0]).is_loopback for address in addresses)
 
 
-def look_after_rounds(jobs: Jobs) -> None:
-    """Marks the runs whose worker died as lost, and begins the round whose turn it is. An error, such as a full disk, is logged and does
-    not stop serving."""
+def look_after_rounds(starter: RoundStarter) -> None:
+    """Marks the runs whose worker died as lost, begins the round whose turn it is, and fires the triggers that are due. An error, such as a
+    full disk, is logged and does not stop serving."""
     try:
-        jobs.start_next()
+        starter.look()
     except Exception as error:
         logging.warning("the queue of rounds was not looked at: %s", error)
 

@@ -26,8 +26,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The groups of fields. A field that is in no group is added to `adds`."""
 
-IN_PROMPTS_SECTION = ("starters",)
-"""Settings that another section has: the Prompts section."""
+ELSEWHERE = ("starters", "retrain_after_judgments", "retrain_schedule", "retrain_options")
+"""Settings that the Prompts section and the Training page have."""
 
 TYPES = get_type_hints(ProjectSettings)
 
@@ -37,7 +37,7 @@ class SettingsSection:
         self.store, self.auth = context.store, context.auth
         self.fields: dict[str, Component] = {}
         named = {name for group in GROUPS.values() for name in group}
-        others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named and field.name not in IN_PROMPTS_SECTION)
+        others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named and field.name not in ELSEWHERE)
         with gr.Column(elem_classes="rl-action-form") as self.form:
             with gr.Row(equal_height=False, elem_id="settings-form"):
                 for group, members in (GROUPS | {"adds": GROUPS["adds"] + others}).items():

@@ -25,6 +25,7 @@ from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, round_view, rounds_table, run_view, validation_view
 from feedback_ui.training.form import RoundForm, with_option_titles
 from feedback_ui.training.queue_panel import QueuePanel
+from feedback_ui.training.triggers_panel import TriggersPanel
 from rlhf.analysis import round_story, validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
@@ -78,6 +79,7 @@ class TrainingPage:
                 self.refusal = html(elem_id="start-refusal", elem_classes="rl-optional")
                 self.queue = QueuePanel(self.store, self.auth)
                 self.form.place_others()
+                self.triggers = TriggersPanel(self.store, self.auth, self.form, refusal)
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
                 self._run_view()
         self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
@@ -135,6 +137,7 @@ class TrainingPage:
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
         self.queue.wire(tab, self.timer)
+        self.triggers.wire(tab, self.timer)
         opened = [self.material, self.timer, *self.followed]
         tab.select(self.open, self.linked, opened, js=in_browser("runOfAddress"), **QUIET)
         self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)

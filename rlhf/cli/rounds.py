@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
 from rlhf.data import lineage
-from rlhf.runs import deciding, dry_run, reward_function
+from rlhf.runs import deciding, dry_run, reward_function, triggers
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.simulation.judges import RULES, LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError
@@ -29,7 +30,7 @@ from storage.core.database import Database
 from storage.core.records import ACTIVE_STATUSES, QueuedRound, Run, Sampling
 from storage.judging import judgments
 from storage.people import annotators
-from storage.project import queued_rounds, rounds, runs
+from storage.project import queued_rounds, rounds, runs, settings
 
 
 def add(verbs: Verbs) -> None:
@@ -69,6 +70,16 @@ def add(verbs: Verbs) -> None:
     _add_reason(p)
     p.add_argument("--to", metavar="VERSION", help="policy version that was current before; the one before the current one otherwise")
     p.add_argument("--model", type=model_reference, default=DEFAULT_MODEL, help="base model whose current policy is rolled back")
+    p = group.add("trigger", trigger)
+    p.add_argument("--after-judgments", type=int, metavar="N", help="begin a round by itself once N judgments are new; 0 turns this off")
+    p.add_argument(
+        "--schedule",
+        metavar="CRON",
+        help="begin a round by itself at these times: a cron expression in UTC, '' turns this off",
+    )
+    p.add_argument("--dry-run", action="store_true", help="say what a round would learn from now; the status is 0 if one would begin")
+    add_round_options(p)
+    p.set_defaults(preset=None, reward=None)
     p = group.add("unqueue", unqueue)
     p.add_argument("number", type=int, help="number of the queued round, as `rankloop rounds` lists it")
 
@@ -327,6 +338,26 @@ def rollback(args: argparse.Namespace) -> int:
     _, store = open_store(args.data)
     rounds.roll_back(store, args.model, reason=args.reason, to=policies.by_name(store, args.to) if args.to else None)
     return _say_current(store, args.model)
+
+
+def trigger(args: argparse.Namespace) -> int:
+    """Show or change what begins rounds by itself while rankloop serves, and the options that such rounds have."""
+    folder, store = open_store(args.data)
+    Jobs(store, folder).reap()
+    named = args.preset is not None or any(hasattr(args, o.name.replace("-", "_")) for o in options(PRESETS[DEFAULT_PRESET]))
+    if args.dry_run and (named or args.after_judgments is not None or args.schedule is not None):
+        raise UsageError("--dry-run changes nothing: leave out the other options")
+    if named or args.after_judgments is not None or args.schedule is not None:
+        args.preset = args.preset or DEFAULT_PRESET
+        chosen = triggers.options_of(args.preset, chosen_config(args)) if named else None
+        triggers.choose(store, None, after=args.after_judgments, expression=args.schedule, chosen=chosen)
+    found, now_chosen = triggers.state(store, datetime.now(UTC)), settings.current(store).retrain_options
+    print(rounds_report.triggers(found, now_chosen))
+    if not args.dry_run:
+        return 0
+    would = dry_run.of(store, triggers.config_of(now_chosen))
+    print(rounds_report.dry_run(would))
+    return 0 if found.due and not found.hold and would.hindrance is None else 2
 
 
 def unqueue(args: argparse.Namespace) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rlhf.analysis.round_story import Made, State, Story
 from rlhf.cli import report
+from rlhf.config import DEFAULT_PRESET
 from rlhf.runs.deciding import Standing
 from rlhf.runs.dry_run import DryRun
+from rlhf.runs.triggers import HoldReason, Triggers
 from storage.core.records import QueuedRound, Round
 
 STATES: dict[State, str] = {
@@ -69,6 +72,44 @@ def _queued(row: QueuedRound, names: Mapping[int, str]) -> tuple[str, ...]:
         row.judges,
         row.state + (f": {row.reason}" if row.reason else ""),
     )
+
+
+HOLDS: dict[HoldReason, str] = {
+    "training": "run {subject} trains",
+    "queued": "queued round {subject} waits",
+    "undecided": "round {subject} is not decided",
+}
+
+
+def triggers(found: Triggers, chosen: Mapping[str, Any]) -> str:
+    """Where the triggers stand, one fact a line.
+
+    Args:
+        chosen: the options of the rounds that they begin.
+    """
+    rows = [
+        ("after new judgments", f"{found.counted:,} of {found.after:,}" if found.after else "off"),
+        ("on a schedule", f"{found.schedule} (UTC), next {_minute(found.next_due)}" if found.next_due else "off"),
+        ("with the options", ", ".join(f"{name} {value}" for name, value in chosen.items()) or f"preset {DEFAULT_PRESET}"),
+        ("a round would begin", _fires(found)),
+        ("last time", "" if found.last is None else _last(found.last)),
+    ]
+    return report.aligned([(name, value) for name, value in rows if value])
+
+
+def _fires(found: Triggers) -> str:
+    if found.due:
+        return f"no: {HOLDS[found.hold.reason].format(subject=found.hold.subject)}" if found.hold else f"now, by {' and '.join(found.due)}"
+    return "not now: nothing is due" if found.on else "by hand alone"
+
+
+def _last(row: QueuedRound) -> str:
+    became = f"run {row.run_id}" if row.run_id else row.state + (f": {row.reason}" if row.reason else "")
+    return f"{row.created_at[:16].replace('T', ' ')} by {row.trigger}, {became}"
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def rate(figures: Mapping[str, Any]) -> str:

@@ -43,12 +43,11 @@ class DryRun:
 
 def of(store: Database, config: RoundConfig) -> DryRun:
     """The round that this configuration would begin now. Writes nothing."""
-    kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if config.include_simulated else ("human",)
     every = rounds.all_rounds(store)
     since = every[-1].created_at if every else None
     open_round = rounds.asked(store, config.model, "people")
     counts = pair_counts.count(store, demo_votes=config.demo_votes)
-    train, heldout = (counts.total(*kinds, splits=(split,)) for split in ("train", "heldout"))
+    train, heldout = (counts.total(*_kinds(config), splits=(split,)) for split in ("train", "heldout"))
     active = runs.active(store)
     return DryRun(
         _hindrance(store, config),
@@ -56,11 +55,20 @@ def of(store: Database, config: RoundConfig) -> DryRun:
         len(queued_rounds.waiting(store)),
         train,
         heldout,
-        sum(judgments.ordinary(store, kind, since, demo_votes=config.demo_votes) for kind in kinds),
+        new_judgments(store, config, since),
         every[-1].id if every else None,
         open_round.version.name if open_round and open_round.version else None,
         _minutes(store, config, train, heldout),
     )
+
+
+def new_judgments(store: Database, config: RoundConfig, since: str | None) -> int:
+    """Rankings that came in after this moment and from which a round with this configuration would learn."""
+    return sum(judgments.ordinary(store, kind, since, demo_votes=config.demo_votes) for kind in _kinds(config))
+
+
+def _kinds(config: RoundConfig) -> tuple[AnnotatorKind, ...]:
+    return ("human", "simulated") if config.include_simulated else ("human",)
 
 
 def _hindrance(store: Database, config: RoundConfig) -> str | None:

@@ -229,7 +229,7 @@ class Annotator:
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """The settings of annotation. Each change is stored as a new version."""
+    """The settings of annotation and of rounds. Each change is stored as a new version."""
 
     overlap: int = 1
     """Judgments wanted for each comparison, 1 to 20."""
@@ -273,6 +273,12 @@ class ProjectSettings:
     """Probability at most of promoting a version that is no better, or rejecting one that is no worse, 0.001 to 0.2."""
     deciding_most: int = 200
     """Comparisons after which a version that was not promoted is rejected, 10 to 5,000."""
+    retrain_after_judgments: int = 0
+    """New judgments after which a round begins by itself, at most 1,000,000; 0 begins none."""
+    retrain_schedule: str = ""
+    """When a round begins by itself: a cron expression of five fields in UTC, such as `0 3 * * *`; empty begins none."""
+    retrain_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Options of the rounds that begin by themselves, by their names on the command line: `preset`, and those that differ from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,17 @@ MAX_REASON_CHARS = 2_000
 
 
 def add(
-    store: Database, config: Mapping[str, Any], *, trigger: RoundTrigger, judges: RoundJudges = "people", by: int | None = None
+    store: Database,
+    config: Mapping[str, Any],
+    *,
+    trigger: RoundTrigger,
+    judges: RoundJudges = "people",
+    by: int | None = None,
+    at: str | None = None,
 ) -> QueuedRound:
-    """Queues a round that the person `by` asked for; None is the command line, or a trigger."""
+    """Queues a round that the person `by` asked for; None is the command line, or a trigger, which fired at the time `at`."""
     with store.atomic():
-        values = {"trigger": trigger, "judges": judges, "config": dict(config), "by_id": by, "created_at": now()}
+        values = {"trigger": trigger, "judges": judges, "config": dict(config), "by_id": by, "created_at": at or now()}
         return get(store, store.insert("queued_rounds", values))
 
 

@@ -1,13 +1,18 @@
-"""Project settings: overlap, leases, gold and repeat shares, and the details that annotators are asked for. A change adds a version."""
+"""Project settings: overlap, leases, gold and repeat shares, the details that annotators are asked for, and what begins and decides rounds.
+
+A change adds a version.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 
 from storage.core import json_columns
-from storage.core.database import Database, StoreError, now
+from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import ProjectSettings
+from storage.project import schedule
 
 MAX_OVERLAP = 20
 MAX_ASPECTS = 8
@@ -17,6 +22,9 @@ MAX_NEW_SHARE = 0.9
 MIN_ERROR, MAX_ERROR = 0.001, 0.2
 MIN_DECIDING, MAX_DECIDING = 10, 5_000
 
+MAX_RETRAIN_AFTER = 1_000_000
+MAX_OPTIONS_CHARS = 10_000
+
 MIN_TEXT_LIMIT, MAX_TEXT_LIMIT = 1_000, 10_000_000
 """Bounds of the setting `text_max_chars`, the longest text that an import accepts, in characters."""
 
@@ -25,6 +33,7 @@ NO_SYSTEM_ROLE = "the chat template has no system role"
 
 _INTEGER_FIELDS = (
     "overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars", "deciding_annotators", "deciding_most",
+    "retrain_after_judgments",
 )  # fmt: skip
 
 _SHARES = {
@@ -78,6 +87,21 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
             )
 
 
+def unchanged_since(store: Database, *names: str) -> str | None:
+    """When these settings got the values that they have; None if no saved version has changed them."""
+    since, values = None, None
+    for row in store.rows('SELECT "values", created_at FROM settings ORDER BY id DESC'):
+        then = _values(_from_json(row["values"]), names)
+        if values is not None and then != values:
+            return since
+        since, values = row["created_at"], then
+    return since if values != _values(ProjectSettings(), names) else None
+
+
+def _values(settings: ProjectSettings, names: Sequence[str]) -> list[object]:
+    return [getattr(settings, name) for name in names]
+
+
 def problem(settings: ProjectSettings) -> str | None:
     """Why these settings are not allowed, as part of a sentence; None if they are."""
     for name in _INTEGER_FIELDS:
@@ -110,4 +134,19 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
     if not MIN_TEXT_LIMIT <= settings.text_max_chars <= MAX_TEXT_LIMIT:
         return f"the longest text must be {MIN_TEXT_LIMIT} to {MAX_TEXT_LIMIT} characters, not {settings.text_max_chars}"
+    return _problem_of_triggers(settings)
+
+
+def _problem_of_triggers(settings: ProjectSettings) -> str | None:
+    if not 0 <= settings.retrain_after_judgments <= MAX_RETRAIN_AFTER:
+        return f"retrain_after_judgments must be 0 to {MAX_RETRAIN_AFTER}, not {settings.retrain_after_judgments}"
+    if not isinstance(settings.retrain_schedule, str):
+        return f"retrain_schedule must be text, not {settings.retrain_schedule!r}"
+    if settings.retrain_schedule and (reason := schedule.problem(settings.retrain_schedule)):
+        return reason
+    options = settings.retrain_options
+    if not isinstance(options, dict) or not all(isinstance(value, str | int | float | None) for value in options.values()):
+        return "retrain_options must be option names with a text, a number, true, false or null each"
+    if len(to_json(options)) > MAX_OPTIONS_CHARS:
+        return f"retrain_options must have at most {MAX_OPTIONS_CHARS:,} characters"
     return None

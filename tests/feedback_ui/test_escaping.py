@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.training import queue_view, round_view, rounds_table, run_view, validation_view
+from feedback_ui.training import queue_view, round_view, rounds_table, run_view, triggers_view, validation_view
 from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.round_story import Made, Story
@@ -54,7 +54,8 @@ from rlhf.analysis.version_card import Limit, VersionCard
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import SnapshotManifest
 from rlhf.data.reliability import AnnotatorReliability
-from rlhf.runs import deciding
+from rlhf.runs import deciding, triggers
+from rlhf.runs.dry_run import DryRun
 from rlhf.runs.results import RoundResult
 from rlhf.runs.token_changes import SampleChange
 from storage.analytics.stats import DayOfJudging
@@ -89,7 +90,7 @@ NOW = "2026-11-02T10:00:00.000+00:00"
 MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
     prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, visitor,
-    queue_view,
+    queue_view, triggers_view,
     demo_view, gallery_view, versions_view,
 )  # fmt: skip
 
@@ -163,6 +164,11 @@ def a_run(text, **changes):
 
 def a_queued_round(text):
     return QueuedRound(1, "schedule", "people", {"method": text}, 1, NOW, "waiting", None, text, NOW)
+
+
+def the_triggers(text):
+    hold = triggers.Hold("training", text)
+    return triggers.Triggers(5, text, 1, 1, datetime.fromisoformat(NOW), ("schedule",), hold, a_queued_round(text))
 
 
 def a_conversation(text):
@@ -297,6 +303,10 @@ CASES = {
     ),
     "queue_view.section": lambda t, w: queue_view.section(
         w, [a_queued_round(t), replace(a_queued_round(t), by_id=None)], [a_queued_round(t)], {1: t}, acts=True
+    ),
+    "triggers_view.section": lambda t, w: triggers_view.section(w, the_triggers(t), {t: t}),
+    "triggers_view.dry_run": lambda t, w: triggers_view.dry_run(
+        w, DryRun(t, t, 1, 2, 3, 4, 5, t, 6.0), t, the_triggers(t)
     ),
     "round_view.picture": lambda t, w: round_view.picture(w, [ASSESSED]),
     "rounds_table.section": lambda t, w: rounds_table.section(w, [a_run(t, status="done")]),

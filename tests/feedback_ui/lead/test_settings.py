@@ -4,7 +4,7 @@ import docstring_parser
 import gradio as gr
 from lead_page import EN, HERE
 
-from feedback_ui.lead.settings import IN_PROMPTS_SECTION
+from feedback_ui.lead.settings import ELSEWHERE
 from storage.core.records import ProjectSettings
 from storage.project import settings
 
@@ -43,9 +43,9 @@ def test_invalid_settings_are_refused_and_not_saved(store, part):
 
 def test_every_setting_is_in_the_form_with_its_docstring_as_help(part):
     helps = {p.arg_name: p.description for p in docstring_parser.parse_from_object(ProjectSettings).params}
-    assert set(part.settings.fields) == set(helps) - {*IN_PROMPTS_SECTION}
+    assert set(part.settings.fields) == set(helps) - {*ELSEWHERE}
     for name, help_ in helps.items():
         assert EN(f"lead.settings.{name}.help") == help_
-        if name in IN_PROMPTS_SECTION:
+        if name in ELSEWHERE:
             continue
         assert part.settings.fields[name].info.key == f"lead.settings.{name}.help"

@@ -7,10 +7,10 @@ import launch
 from rlhf.cli import rounds_report
 from rlhf.data import pairs
 from rlhf.data.pairs import PreferencePair
-from rlhf.runs import deciding
+from rlhf.runs import deciding, triggers
 from storage.core.data_folder import DataFolder
 from storage.core.records import ProjectSettings
-from storage.project import rounds, runs, settings
+from storage.project import queued_rounds, rounds, runs, settings
 
 
 @pytest.fixture
@@ -135,3 +135,38 @@ def test_a_rate_that_is_not_there_is_a_dash():
         == "-"
     )
     assert rounds_report.rate({"win_rate": 0.64, "low": 0.52, "high": 0.75}) == "64% (52% to 75%)"
+
+
+# What begins rounds by itself.
+
+
+def test_triggers_are_off_until_they_are_set(play, rankloop):
+    told = rankloop("round", "trigger")
+    assert "after new judgments   off" in told and "by hand alone" in told
+
+
+def test_triggers_are_set_with_the_options_of_their_rounds(play, rankloop):
+    told = rankloop("round", "trigger", "--after-judgments", "50", "--schedule", "0 3 * * *", "--preset", "tiny", "--ppo-steps", "7")
+    assert "0 of 50" in told and "0 3 * * * (UTC), next 20" in told and "preset tiny, ppo-steps 7" in told
+    rankloop("round", "trigger", "--after-judgments", "0")
+    saved = settings.current(play.store)
+    assert (saved.retrain_after_judgments, saved.retrain_schedule, saved.retrain_options) == (
+        0, "0 3 * * *", {"preset": "tiny", "ppo-steps": 7},
+    )  # fmt: skip
+    rankloop("round", "trigger", "--schedule", "")
+    assert settings.current(play.store).retrain_schedule == ""
+
+
+def test_a_wrong_schedule_is_an_error_with_its_reason(play, rankloop):
+    assert "cannot be read: bad hour" in rankloop("round", "trigger", "--schedule", "0 25 * * *", status=2)
+
+
+def test_a_dry_run_of_the_triggers_says_what_a_round_would_do_and_changes_nothing(play, rankloop, capsys):
+    triggers.choose(play.store, None, after=2, chosen={"preset": "tiny", "model": BASE})
+    play.rank(play.ann, play.comparison(play.base, play.base, purpose="collect"), play.base)
+    assert launch.main(["round", "trigger", "--dry-run", "--data", str(play.store.path.parent)]) == 2
+    told = capsys.readouterr().out
+    for part in ("1 of 2", "not now: nothing is due", "0 that teach", "no: 0 preference pairs, need 4", "new judgments      1"):
+        assert part in told, part
+    assert "--dry-run changes nothing" in rankloop("round", "trigger", "--dry-run", "--after-judgments", "3", status=2)
+    assert queued_rounds.waiting(play.store) == [] and runs.all_runs(play.store) == []

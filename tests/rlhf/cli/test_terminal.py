@@ -27,7 +27,7 @@ COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202
 PASSWORD = "correct horse"
 VERBS = {
     "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "loop", "runs", "stats", "agreement",
-    "leaderboard", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue",
+    "leaderboard", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue", "round trigger",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 
@@ -110,6 +110,8 @@ def test_every_verb_is_here():
         ["rounds"], ["rounds", "--judgment", "1"], ["round", "show", "1"], ["round", "show", "2"], ["round", "show", EVIL],
         ["round", "promote", "2", "--reason", EVIL], ["round", "reject", "1", "--reason", EVIL],
         ["round", "rollback", "--reason", EVIL, "--to", EVIL, "--model", "m"], ["round", "unqueue", "1"], ["round", "unqueue", "9"],
+        ["round", "trigger"], ["round", "trigger", "--schedule", EVIL], ["round", "trigger", "--model", EVIL, "--after-judgments", "5"],
+        ["round", "trigger", "--dry-run"],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip

@@ -12,8 +12,9 @@ from storage.judging import exclusions, gold, queue
 from storage.project import settings
 
 ALL_DIFFERENT = ProjectSettings(
-    3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.3, 0.4, 3, 0.01, 90
-)
+    3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.3, 0.4, 3, 0.01, 90,
+    50, "0 3 * * *", {"preset": "tiny", "ppo-steps": 7, "ppo-kl-coef": 0.1, "include-simulated": True, "ppo-kl-target": None},
+)  # fmt: skip
 
 
 def wanted(store):
@@ -82,6 +83,14 @@ def test_settings_of_older_and_newer_versions_are_read_as_far_as_they_are_known(
         ({"deciding_annotators": 0}, "deciding_annotators must be 1 to 20, not 0"),
         ({"deciding_annotators": 21}, "deciding_annotators must be 1 to 20, not 21"),
         ({"deciding_most": 9}, "deciding_most must be 10 to 5000 comparisons, not 9"),
+        ({"retrain_after_judgments": -1}, "retrain_after_judgments must be 0 to 1000000, not -1"),
+        ({"retrain_after_judgments": 1_000_001}, "retrain_after_judgments must be 0 to 1000000, not 1000001"),
+        ({"retrain_after_judgments": 2.5}, "retrain_after_judgments must be a whole number, not 2.5"),
+        ({"retrain_schedule": 3}, "retrain_schedule must be text, not 3"),
+        ({"retrain_schedule": "0 25 * * *"}, "the schedule '0 25 * * *' cannot be read: bad hour"),
+        ({"retrain_options": ["tiny"]}, "retrain_options must be option names with a text, a number, true, false or null each"),
+        ({"retrain_options": {"preset": ["tiny"]}}, "retrain_options must be option names with a text, a number, true, false or null each"),
+        ({"retrain_options": {"preset": "x" * 10_000}}, "retrain_options must have at most 10,000 characters"),
         ({"deciding_most": 5_001}, "deciding_most must be 10 to 5000 comparisons, not 5001"),
     ],
 )
@@ -187,3 +196,24 @@ def test_folding_system_messages_again_clears_the_refusals_that_came_from_not_fo
     assert len(refusals.all_refusals(store)) == 2
     settings.change(store, replace(settings.current(store), fold_system=True), None)
     assert [found.reason for found in refusals.all_refusals(store)] == [reasons[1]]
+
+
+def test_since_when_a_setting_has_its_value(store):
+    def since(*names):
+        return settings.unchanged_since(store, *names)
+
+    def save(at, **changes):
+        settings.change(store, replace(settings.current(store), **changes), by=None)
+        with store.atomic() as connection:
+            connection.conn.execute("DROP TRIGGER IF EXISTS settings_are_not_changed")
+            connection.conn.execute("UPDATE settings SET created_at = ? WHERE id = (SELECT max(id) FROM settings)", [at])
+
+    assert since("overlap") is None
+    save("2026-01-01", overlap=2)
+    save("2026-01-02", retrain_schedule="0 3 * * *")
+    save("2026-01-03", overlap=3)
+    save("2026-01-04", lease_minutes=20)
+    assert (since("overlap"), since("retrain_schedule"), since("overlap", "retrain_schedule")) == ("2026-01-03", "2026-01-02", "2026-01-03")
+    assert since("gold_share") is None
+    save("2026-01-05", retrain_schedule="")
+    assert since("retrain_schedule") == "2026-01-05"
