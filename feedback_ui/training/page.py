@@ -160,7 +160,7 @@ class TrainingPage:
         except SHOWN_ERRORS as error:
             return self._refused(translate, error)
         if isinstance(asked, QueuedRound):
-            return {self.refusal: presenters.notice(translate("queue.queued")), **self.queue.show(translate, acts=True)}
+            return {self.refusal: EMPTY, **self.queue.show(translate, presenters.notice(translate("queue.queued")), acts=True)}
         return {self.refusal: EMPTY, **self.show(translate, asked.id)}
 
     def cancel_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:

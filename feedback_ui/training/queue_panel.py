@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
+from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
@@ -25,16 +26,16 @@ class QueuePanel:
         self.message = html(elem_id="queue-message", elem_classes="rl-optional")
         self.list = listing(elem_id="round-queue", elem_classes="rl-optional")
         self.shown_state = gr.State(None)
-        self.followed: list[Block] = [self.list, self.shown_state]
+        self.followed: list[Block] = [self.message, self.list, self.shown_state]
 
     def wire(self, tab: gr.Tab, timer: gr.Timer) -> None:
-        tab.select(self.open, None, [self.message, *self.followed], **QUIET)
+        tab.select(self.open, None, self.followed, **QUIET)
         timer.tick(self.follow, self.shown_state, self.followed, **QUIET)
-        self.list.click(self.take_out, None, [self.message, *self.followed], **QUIET)
+        self.list.click(self.take_out, None, self.followed, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Block, Any]:
         visitor = self.auth.reads(request, "researcher")
-        return {self.message: EMPTY, **self.show(translator_for(request), acts=visitor.may_act("researcher"))}
+        return self.show(translator_for(request), acts=visitor.may_act("researcher"))
 
     def follow(self, shown: tuple[int, ...] | None, request: gr.Request) -> dict[Block, Any]:
         """Handles the timer's tick; nothing is sent again while the queue is as it was."""
@@ -51,10 +52,12 @@ class QueuePanel:
             queued_rounds.take_out(self.store, queued_id, visitor.annotator.id)
         except StoreError as error:
             message = presenters.notice(presenters.sentence(error), "bad")
-        return {self.message: message, **self.show(translator_for(request), acts=True)}
+        return self.show(translator_for(request), message, acts=True)
 
-    def show(self, translate: Translator, *, acts: bool) -> dict[Block, Any]:
+    def show(self, translate: Translator, message: Markup = EMPTY, *, acts: bool) -> dict[Block, Any]:
+        """The queue, and a message about what was just done, which is gone after the next change."""
         revision = queued_rounds.revision(self.store)
         waiting, not_started = queued_rounds.waiting(self.store), queued_rounds.not_started(self.store)
         names = {person.id: person.name for person in annotators.all_annotators(self.store)} if waiting or not_started else {}
-        return {self.list: queue_view.section(translate, waiting, not_started, names, acts=acts), self.shown_state: revision}
+        shown = queue_view.section(translate, waiting, not_started, names, acts=acts)
+        return {self.message: message, self.list: shown, self.shown_state: revision}

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
@@ -35,24 +36,22 @@ class TriggersPanel:
             with gr.Row(elem_classes="rl-buttons"):
                 self.save = gr.Button(label("triggers.save"), elem_id="save-triggers", scale=0, min_width=120)
                 self.try_it = gr.Button(label("triggers.dry_run"), elem_id="dry-run-triggers", scale=0, min_width=120)
-            self.message = html(elem_id="triggers-message", elem_classes="rl-optional")
             self.state = html(elem_id="triggers-state", elem_classes="rl-optional")
+            self.message = html(elem_id="triggers-message", elem_classes="rl-optional")
         self.shown_state = gr.State(None)
-        self.followed: list[Block] = [self.state, self.shown_state]
+        self.followed: list[Block] = [self.state, self.message, self.shown_state]
 
     def wire(self, tab: gr.Tab, timer: gr.Timer) -> None:
-        tab.select(self.open, None, [self.after, self.schedule, self.message, *self.followed], **QUIET)
+        tab.select(self.open, None, [self.after, self.schedule, *self.followed], **QUIET)
         timer.tick(self.follow, self.shown_state, self.followed, **QUIET)
-        self.save.click(
-            self.change, {self.after, self.schedule, *self.form.components}, [self.schedule, self.message, *self.followed], **QUIET
-        )
-        self.try_it.click(self.try_out, None, [self.message, *self.followed], **QUIET)
+        self.save.click(self.change, {self.after, self.schedule, *self.form.components}, [self.schedule, *self.followed], **QUIET)
+        self.try_it.click(self.try_out, None, self.followed, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Block, Any]:
         self.auth.reads(request, "researcher")
         now = settings.current(self.store)
         fields: dict[Block, Any] = {self.after: now.retrain_after_judgments, self.schedule: now.retrain_schedule}
-        return {**fields, self.message: EMPTY, **self.show(translator_for(request))}
+        return fields | self.show(translator_for(request))
 
     def follow(self, shown: tuple[object, ...] | None, request: gr.Request) -> dict[Block, Any]:
         """Handles the timer's tick; nothing is sent again while the store is as it was."""
@@ -74,25 +73,25 @@ class TriggersPanel:
         except (ConfigError, StoreError) as error:
             return {self.message: presenters.notice(self.refusal(translate, error), "bad")}
         saved = settings.current(self.store)
-        message = presenters.notice(translate("triggers.saved"))
-        return {self.schedule: saved.retrain_schedule, self.message: message, **self.show(translate)}
+        return self.show(translate, presenters.notice(translate("triggers.saved"))) | {self.schedule: saved.retrain_schedule}
 
     def try_out(self, request: gr.Request) -> dict[Block, Any]:
         """Says what a round would do now; starts nothing."""
         self.auth.reads(request, "researcher")
         translate = translator_for(request)
-        found = triggers.state(self.store, datetime.now(UTC))
         try:
             would = dry_run.of(self.store, triggers.config_of(settings.current(self.store).retrain_options))
         except ConfigError as error:
             return {self.message: presenters.notice(self.refusal(translate, error), "bad")}
         hindrance = None if would.hindrance is None else self.refusal(translate, ConfigError(would.hindrance))
-        return {self.message: triggers_view.dry_run(translate, would, hindrance, found), **self.show(translate)}
+        return self.show(translate, triggers_view.dry_run(translate, would, hindrance))
 
-    def show(self, translate: Translator) -> dict[Block, Any]:
+    def show(self, translate: Translator, message: Markup = EMPTY) -> dict[Block, Any]:
+        """Where the triggers stand, and the message about what was just done, which is gone after the next change."""
         seen = triggers.revision(self.store)
         found = triggers.state(self.store, datetime.now(UTC))
-        return {self.state: triggers_view.section(translate, found, settings.current(self.store).retrain_options), self.shown_state: seen}
+        shown = triggers_view.section(translate, found, settings.current(self.store).retrain_options)
+        return {self.state: shown, self.message: message, self.shown_state: seen}
 
 
 def _field(setting: str) -> FieldTexts:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from feedback_ui.shared.html import EMPTY, fragment, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, figures, notice
+from rlhf import model_files
 from rlhf.runs.dry_run import DryRun
 from rlhf.runs.triggers import Triggers
 from storage.core.clock import as_text
@@ -29,21 +30,23 @@ def section(translate: Translator, found: Triggers, chosen: Mapping[str, Any]) -
         shown[translate("triggers.new")] = translate("triggers.of", count=found.counted, wanted=found.after)
     if found.next_due is not None:
         shown[translate("triggers.next")] = when(as_text(found.next_due))
-    if found.last is not None:
-        shown[translate("triggers.last")] = _last(translate, found.last)
     state = "held" if found.due and found.hold else "due" if found.due else "waiting"
     return tag(
         "section",
         figures(shown),
         tag("p", standing(translate, found), data_testid="triggers-standing"),
+        tag("p", translate("triggers.last"), " ", _last(translate, found.last)) if found.last else EMPTY,
         tag("p", translate("triggers.options"), " ", tag("code", _options(chosen)), class_="rl-muted"),
+        class_="rl-triggers",
         data_testid="triggers",
         data_state=state,
     )
 
 
 def _options(chosen: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in chosen.items())
+    """The options as on the command line, without the path of a model."""
+    shown = {name: model_files.display_name(str(value)) if name == "model" else value for name, value in chosen.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def standing(translate: Translator, found: Triggers) -> str:
@@ -61,8 +64,8 @@ def _last(translate: Translator, row: QueuedRound) -> Markup:
     return fragment(when(row.created_at), f" ({trigger}): {became}", f" {row.reason}" if row.reason else "")
 
 
-def dry_run(translate: Translator, would: DryRun, hindrance: str | None, found: Triggers) -> Markup:
-    """What a round with the options of the triggers would do if it began now.
+def dry_run(translate: Translator, would: DryRun, hindrance: str | None) -> Markup:
+    """What a round with the options of the triggers would do if it began now. `section` says whether one does.
 
     Args:
         hindrance: why it would not start, as the page names options.
@@ -74,7 +77,7 @@ def dry_run(translate: Translator, would: DryRun, hindrance: str | None, found: 
         translate("triggers.dry.time"): "" if would.minutes is None else duration(translate, 60 * would.minutes),
     }
     verdict = notice(hindrance, "bad") if hindrance else notice(translate("triggers.dry.would_start"))
-    trigger = notice(standing(translate, found)) if found.on else EMPTY
+    known = {name: value for name, value in shown.items() if value}
     return tag(
-        "section", figures({name: value for name, value in shown.items() if value}), verdict, trigger, data_testid="triggers-dry-run"
+        "section", tag("h3", translate("triggers.dry_run")), figures(known), verdict, class_="rl-triggers", data_testid="triggers-dry-run"
     )

@@ -276,7 +276,7 @@ class ProjectSettings:
     retrain_after_judgments: int = 0
     """New judgments after which a round begins by itself, at most 1,000,000; 0 begins none."""
     retrain_schedule: str = ""
-    """When a round begins by itself: a cron expression of five fields in UTC, such as `0 3 * * *`; empty begins none."""
+    """When a round begins by itself: a cron expression in UTC of minute, hour, day of month, month and day of week; empty begins none."""
     retrain_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Options of the rounds that begin by themselves, by their names on the command line: `preset`, and those that differ from it."""
 

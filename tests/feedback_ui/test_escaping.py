@@ -306,7 +306,7 @@ CASES = {
     ),
     "triggers_view.section": lambda t, w: triggers_view.section(w, the_triggers(t), {t: t}),
     "triggers_view.dry_run": lambda t, w: triggers_view.dry_run(
-        w, DryRun(t, t, 1, 2, 3, 4, 5, t, 6.0), t, the_triggers(t)
+        w, DryRun(t, t, 1, 2, 3, 4, 5, t, 6.0), t
     ),
     "round_view.picture": lambda t, w: round_view.picture(w, [ASSESSED]),
     "rounds_table.section": lambda t, w: rounds_table.section(w, [a_run(t, status="done")]),

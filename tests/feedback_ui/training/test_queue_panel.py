@@ -28,7 +28,8 @@ def test_the_queue_is_shown_when_the_page_opens_and_is_sent_again_only_when_it_c
     state = shown[panel.shown_state]
     assert panel.list not in panel.follow(state, ENGLISH)
     ask(store)
-    assert panel.follow(state, ENGLISH)[panel.list].count("<li") == 2
+    later = panel.follow(state, ENGLISH)
+    assert later[panel.list].count("<li") == 2 and later[panel.message] == "", "what was said before is over"
 
 
 def test_a_round_is_taken_out_by_its_button(panel, store, local):
@@ -49,5 +50,5 @@ def test_a_click_on_what_is_gone_says_so(panel, store, row, why):
 def test_a_round_that_is_started_while_another_trains_is_shown_in_the_queue(training, jobs, store, monkeypatch):
     monkeypatch.setattr(jobs, "start", lambda config, by=None: queued_rounds.get(store, ask(store)))
     shown = training.start_round(filled_in(training), ENGLISH)
-    assert "waits for its turn" in shown[training.refusal] and "<li" in shown[training.queue.list]
+    assert "waits for its turn" in shown[training.queue.message] and "<li" in shown[training.queue.list]
     assert training.progress not in shown, "the run on the page stays"

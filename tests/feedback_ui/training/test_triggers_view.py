@@ -28,9 +28,10 @@ def test_without_triggers_rounds_begin_by_hand():
 
 
 def test_how_far_each_trigger_is():
-    shown = triggers_view.section(EN, standing(), {"preset": "tiny", "ppo-steps": 7})
-    for part in ("12 of 50", "2026-11-28 03:00", "No round is due", "preset tiny, ppo-steps 7", 'data-state="waiting"'):
+    shown = triggers_view.section(EN, standing(), {"preset": "tiny", "model": "/home/ann/base", "ppo-steps": 7})
+    for part in ("12 of 50", "2026-11-28 03:00", "No round is due", "preset tiny, model base, ppo-steps 7", 'data-state="waiting"'):
         assert part in shown, part
+    assert "/home" not in shown
     assert "50건 중 12건" in triggers_view.section(KO, standing(), {})
     assert "Next time" not in triggers_view.section(EN, standing(schedule=""), {})
     assert "New judgments" not in triggers_view.section(EN, standing(after=0), {})
@@ -65,7 +66,7 @@ def test_what_came_of_the_last_time(row, words):
 
 def test_a_dry_run_has_its_figures_and_why_a_round_would_not_start():
     would = DryRun(None, None, 0, 476, 89, 40, 3, None, 6.1)
-    shown = triggers_view.dry_run(EN, would, None, standing())
-    for part in ("476", "89", "40", "6 min", "could begin now. Nothing was started", "No round is due"):
+    shown = triggers_view.dry_run(EN, would, None)
+    for part in ("476", "89", "40", "6 min", "could begin now. Nothing was started"):
         assert part in shown, part
-    assert "Too few." in triggers_view.dry_run(EN, would, "Too few.", standing())
+    assert "Too few." in triggers_view.dry_run(EN, would, "Too few.")
