@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -264,6 +266,18 @@ def test_a_run_whose_process_died_before_its_worker_began_is_begun_by_another(ju
     assert queue.workers == [run_id] and runs.get(queue.store, run_id).status == "queued"
     queue.start_next()
     assert queue.workers == [run_id] and queued_rounds.get(queue.store, asked.id).state == "started"
+
+
+def test_two_processes_that_look_at_once_begin_one_round(judged, queue, monkeypatch):
+    for seed in (1, 2):
+        queued_rounds.add(queue.store, judged.config(seed=seed).to_dict(), trigger="hand")
+    # Both have read the queue when either goes on.
+    both = threading.Barrier(2)
+    monkeypatch.setattr(jobs_module, "require_material", lambda store, config: both.wait(60))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: queue.start_next(), range(2)))
+    (run,) = runs.all_runs(queue.store)
+    assert queue.workers == [run.id] and run.seed == 1 and len(waiting(queue)) == 1
 
 
 @pytest.mark.slow
