@@ -25,7 +25,8 @@ def who(translate: Translator, names: Mapping[int, str], annotator_id: int | Non
 
 
 def heading(title: str) -> Markup:
-    return tag("h3", title, class_="rl-heading")
+    """A title above a panel; a paragraph, because the Lead page has no headings above it."""
+    return tag("p", title, class_="rl-subheading")
 
 
 def letters(comparison: Comparison, tiers: Tiers) -> str:

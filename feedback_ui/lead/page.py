@@ -14,6 +14,7 @@ from feedback_ui.lead.comparisons import BatchesSection
 from feedback_ui.lead.exclusions import ExclusionsSection
 from feedback_ui.lead.gold import GoldSection
 from feedback_ui.lead.guidelines import GuidelinesSection
+from feedback_ui.lead.prompt_browser import PromptBrowserSection
 from feedback_ui.lead.prompts import PromptsSection
 from feedback_ui.lead.quality import QualitySection
 from feedback_ui.lead.section import SectionContext, listing
@@ -30,7 +31,7 @@ from storage.core.database import Database
 SECTIONS: dict[str, tuple[Callable[[SectionContext], Any], ...]] = {
     "quality": (QualitySection,),
     "exclusions": (ExclusionsSection,),
-    "prompts": (PromptsSection,),
+    "prompts": (PromptsSection, PromptBrowserSection),
     "comparisons": (BatchesSection, GoldSection),
     "guidelines": (GuidelinesSection,),
     "settings": (SettingsSection,),
@@ -68,6 +69,9 @@ class LeadPage:
         for name, parts in self.sections.items():
             for section in parts:
                 section.wire(self.section_tabs[name])
+        adding, browser = self.sections["prompts"]
+        for change in adding.changes:
+            change.then(browser.refresh, {*browser.fields}, [*browser.fields, *browser.changed], **QUIET)
         quality, exclusions = self.sections["quality"][0], self.sections["exclusions"][0]
         for table in (quality.annotators, quality.item, self.linked_item):
             table.click(self.exclude_from, None, [self.tabs, *exclusions.shown], **QUIET)
