@@ -23,6 +23,11 @@ def listing(**options: Any) -> gr.HTML:
     return html(js_on_load=asset("row_buttons.js"), **options)
 
 
+def ordering(**options: Any) -> gr.HTML:
+    """A `listing` whose comparisons can be ordered in place; its click event then carries the order as well."""
+    return html(js_on_load=f"{asset('row_buttons.js')}\n{asset('gold_order.js')}", **options)
+
+
 @dataclass(frozen=True, slots=True)
 class SectionContext:
     """The store, the policy server's client and the access checks that every section uses."""
@@ -43,6 +48,13 @@ def chosen(event: gr.EventData) -> tuple[str, int]:
     if not isinstance(act, str) or type(row) is not int:
         raise StoreError("This table has no such row: reload the page.")
     return act, row
+
+
+def ordered(event: gr.EventData) -> tuple[int, str] | None:
+    """The comparison whose order was saved in an `ordering`, and the order: `B > A = C`. None for any other click."""
+    act, row = chosen(event)
+    order = event._data.get("order")
+    return (row, order) if act == "gold" and isinstance(order, str) else None
 
 
 def refusal(error: Exception, as_on_the_page: Callable[[str], str] = str) -> Markup:

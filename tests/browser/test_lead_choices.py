@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from storage.content import batches, prompts
 from storage.core.records import PromptFilter
 from storage.exchange import imports
+from storage.judging import gold
 from tests.browser.program import eventually
 from tests.browser.test_accessibility import violations
 from tests.browser.test_lead_page import WRITTEN_S, Lead
@@ -89,3 +90,39 @@ def test_a_prompt_is_found_read_and_saved_as_a_new_version(shop, page):
     lead.page.locator("#prompts-lines textarea").fill("Which nave is wide?")
     lead.press("prompts-add")
     expect(page.locator("#prompt-list tbody tr")).to_have_count(3)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_gold_is_made_by_putting_the_answers_in_order_where_they_stand(shop, browser, scheme):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page = context.new_page()
+    comparison = shop.put_in("Loud.", "Louder.", "Loudest.", question=f"Which bell is {scheme}?")
+    a, b, c = (completion.id for completion in comparison.completions)
+    # By keys, in the comparison that a link opens.
+    page.goto(f"{shop.url}/#comparison-{comparison.id}")
+    opened = page.locator("#lead-linked")
+    opened.locator("[data-answer=A]").focus()
+    for key in ("2", "1", "2"):
+        page.keyboard.press(key)
+    expect(opened.locator("[data-order-now]")).to_have_text("B > A = C")
+    assert violations(page) == []
+    page.keyboard.press("Enter")
+    expect(opened).to_contain_text(f"Comparison {comparison.id} is gold now: B > A = C")
+    assert gold.answer(shop.store, comparison.id) == ((b,), (a, c))
+    # By mouse, from the list.
+    page.evaluate("location.hash = '#lead/comparisons'")
+    row = page.locator("#gold-list tbody tr", has_text=f"Which bell is {scheme}?")
+    row.get_by_role("button", name="Open").click()
+    form = page.locator("#gold-opened")
+    expect(form.locator("[data-order-now]")).to_have_text("B > A = C")
+    form.get_by_role("button", name="Answer C: place 3").click()
+    form.locator("[data-answer=A]").focus()
+    page.keyboard.press("ArrowUp")
+    expect(form.locator("[data-order-now]")).to_have_text("A = B > C")
+    form.get_by_role("button", name="Answer B: place 2").click()
+    page.locator("#gold-note textarea, #gold-note input").first.fill("It is louder.")
+    form.get_by_role("button", name="Save the known order").click()
+    expect(page.locator("#gold-message")).to_contain_text("is gold now: A > B > C")
+    eventually(lambda: gold.answer(shop.store, comparison.id) == ((a,), (b,), (c,)), "the order is stored")
+    assert shop.store.value("SELECT note FROM gold_answers ORDER BY id DESC LIMIT 1") == "It is louder."
+    context.close()

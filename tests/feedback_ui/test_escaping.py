@@ -229,7 +229,6 @@ CASES = {
     "lead_view.who": lambda t, w: lead_view.who(w, {1: t}, 1) + lead_view.who(w, {}, None),
     "lead_view.conversation": (lambda t, w: lead_view.conversation(w, a_comparison(t).prompt), MARKDOWN),
     "lead_view.answers": (lambda t, w: lead_view.answers(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
-    "lead_view.shown_comparison": (lambda t, w: lead_view.shown_comparison(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
     "prompts_view.prompt_counts": lambda t, w: prompts_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
     "imports_view.import_report": lambda t, w: imports_view.import_report(w, replace(filled(Report, t), wrong=60)),
     "imports_view.preview": lambda t, w: imports_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t), t),
@@ -256,6 +255,9 @@ CASES = {
         for found in (Outlook(3, 1, 3, 1), Outlook(0, 1, 0, 0))
     )),
     "batches_view.progress": lambda t, w: batches_view.progress(w, 1, 2),
+    "gold_view.ordering": (
+        lambda t, w: gold_view.ordering(w, a_comparison(t), {1: filled(PolicyVersion, t)}, ((1,), (2,))), MARKDOWN,
+    ),
     "gold_view.gold_list": lambda t, w: gold_view.gold_list(w, [a_comparison(t)], {1: ((1,), (2,))}, {1: (3, 2)}, acts=True),
     "exclusions_view.exclusion_list": lambda t, w: exclusions_view.exclusion_list(w, [filled(Exclusion, t)], {1: t}, acts=True),
     "guidelines_view.guideline_preview": (lambda t, w: guidelines_view.guideline_preview(w, t), MARKDOWN),

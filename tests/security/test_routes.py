@@ -150,6 +150,7 @@ HANDLERS = {
     "lead.quality.QualitySection.open": LEAD_PAGE,
     "lead.quality.QualitySection.include": LEAD_PAGE,
     "lead.quality.QualitySection.open_item": LEAD_PAGE,
+    "lead.quality.QualitySection.order_item": {L},
     "lead.exclusions.ExclusionsSection.open": LEAD_PAGE,
     "lead.exclusions.ExclusionsSection.exclude": {L},
     "lead.exclusions.ExclusionsSection.fill_since": {L},
