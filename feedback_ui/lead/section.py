@@ -12,15 +12,12 @@ from markupsafe import Markup
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import asset
+from feedback_ui.shared.listing import chosen as chosen
+from feedback_ui.shared.listing import listing as listing
 from feedback_ui.shared.theme import html
 from rlhf.serving.client import PolicyClient
-from storage.core.database import Database, StoreError
+from storage.core.database import Database
 from storage.people import annotators
-
-
-def listing(**options: Any) -> gr.HTML:
-    """A table from one of the views; its click event carries the button's act and its row."""
-    return html(js_on_load=asset("row_buttons.js"), **options)
 
 
 def ordering(**options: Any) -> gr.HTML:
@@ -35,19 +32,6 @@ class SectionContext:
     store: Database
     client: PolicyClient
     auth: Auth
-
-
-def chosen(event: gr.EventData) -> tuple[str, int]:
-    """The act and the row of a button in a `listing`.
-
-    Raises:
-        StoreError: the event is no such click.
-    """
-    detail = event._data if isinstance(event._data, dict) else {}
-    act, row = detail.get("act"), detail.get("row")
-    if not isinstance(act, str) or type(row) is not int:
-        raise StoreError("This table has no such row: reload the page.")
-    return act, row
 
 
 def ordered(event: gr.EventData) -> tuple[int, str] | None:

@@ -287,9 +287,10 @@ LATER_FILLS = {
         "round_id version_id act decided_by reason current_before_id created_at",
         (1, 2, "promoted", "comparisons", "It wins.", 1, at(77)),
     ),
-    "m020_batch_choices": lambda db: (
-        put(db, "batch_assignments", "batch_id annotator_ids by_id created_at", (1, "[1]", ANN, at(78))),
-        put(db, "prompt_edits", "prompt_id from_id by_id created_at", (2, 1, ANN, at(79))),
+    "m020_queued_rounds": lambda db: put(db, "queued_rounds", "id trigger judges config created_at", (1, "hand", "people", "{}", at(78))),
+    "m021_batch_choices": lambda db: (
+        put(db, "batch_assignments", "batch_id annotator_ids by_id created_at", (1, "[1]", ANN, at(80))),
+        put(db, "prompt_edits", "prompt_id from_id by_id created_at", (2, 1, ANN, at(81))),
     ),
 }
 """Of tables that came after those whose views are compared below."""
@@ -1043,8 +1044,26 @@ def test_m019_s_views_show_what_they_showed_and_decisions_besides(before):
     ]
 
 
-def test_m020_lets_every_batch_take_every_prompt_for_everybody(step):
-    done = step("m020_batch_choices")
+def test_m020_adds_the_queue_of_rounds(step):
+    done = step("m020_queued_rounds")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {
+        f"queued_rounds.{column}"
+        for column in words("id trigger judges config by_id created_at state run_id reason ended_by_id ended_at worker_at")
+    }
+    assert done.added("keys") == {
+        "queued_rounds.by_id -> annotators.id", "queued_rounds.run_id -> runs.id", "queued_rounds.ended_by_id -> annotators.id",
+    }  # fmt: skip
+    assert (done.added("indexes"), done.added("views")) == (words("queued_rounds_waiting queued_rounds_without_worker"), set())
+    assert done.added("triggers") == words(
+        "queued_rounds_are_not_changed queued_rounds_end_once queued_rounds_start_once queued_rounds_are_not_deleted"
+    )
+    assert done.new["rows"]["queued_rounds"] == []
+
+
+def test_m021_lets_every_batch_take_every_prompt_for_everybody(step):
+    done = step("m021_batch_choices")
     assert_kept(done)
     assert_dropped_nothing(done)
     assert done.added("columns") == {
@@ -1067,18 +1086,18 @@ def test_m020_lets_every_batch_take_every_prompt_for_everybody(step):
     assert {(row["prompts"], row["wanted"]) for row in done.new["rows"]["batches"]} == {("{}", None)}
 
 
-def test_m020_s_views_show_what_they_showed_and_edits_and_assignments_besides(before):
-    for name, fill in (FILLS | {"m019_rounds": LATER_FILLS["m019_rounds"]}).items():
+def test_m021_s_views_show_what_they_showed_and_edits_and_assignments_besides(before):
+    for name, fill in (FILLS | {"m019_rounds": LATER_FILLS["m019_rounds"], "m020_queued_rounds": lambda db: None}).items():
         migrate(before, up_to=name)
         fill(before)
     views = ("active_judgments", "votes", "acts", "judging_acts", "audit")
     old = {view: before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() for view in views}
-    migrate(before, up_to="m020_batch_choices")
+    migrate(before, up_to="m021_batch_choices")
     for view, rows in old.items():
         assert rows
         assert before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view
-    LATER_FILLS["m020_batch_choices"](before)
-    assert before.conn.execute("SELECT * FROM audit WHERE at >= ? ORDER BY at", [at(78)]).fetchall() == [
-        (at(78), ANN, "assigned", "batch", "1", "[1]"),
-        (at(79), ANN, "edited", "prompt", "2", "1"),
+    LATER_FILLS["m021_batch_choices"](before)
+    assert before.conn.execute("SELECT * FROM audit WHERE at >= ? ORDER BY at", [at(80)]).fetchall() == [
+        (at(80), ANN, "assigned", "batch", "1", "[1]"),
+        (at(81), ANN, "edited", "prompt", "2", "1"),
     ]
