@@ -22,7 +22,7 @@ from storage.people import annotators
 
 def ordering(**options: Any) -> gr.HTML:
     """A `listing` whose comparisons can be ordered in place; its click event then carries the order as well."""
-    return html(js_on_load=f"{asset('row_buttons.js')}\n{asset('gold_order.js')}", **options)
+    return html(js_on_load=asset("row_buttons.js") + asset("gold_order.js"), **options)
 
 
 @dataclass(frozen=True, slots=True)
