@@ -102,6 +102,7 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     folder, store = open_store(args.data)
     restrict_and_report(folder)
     require_accounts_for_remote(args, store)
+    endpoints.named_apart(store, args.model, endpoints.from_options(args))
     fetch_weights(args.model)
     server_options = ["--model", args.model, "--device", args.device, *api_key.as_arguments(args), *endpoints.as_arguments(args)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
