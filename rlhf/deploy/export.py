@@ -166,7 +166,7 @@ def _write(
     policy.write_hf(loaded, weights if form.name == "hf" else "float32", merged)
     if form.name == "gguf":
         gguf_file.write(
-            merged, made / form.file, "q4_0" if weights == "q4_0" else "f16", name=card.version.name, licence=card.licence,
+            merged, made / form.file, "q4_1" if weights == "q4_1" else "f16", name=card.version.name, licence=card.licence,
             progress=lambda done: say("writing gguf", 0.4 + 0.3 * done),
         )  # fmt: skip
     elif form.name in ("onnx", "openvino"):

@@ -90,7 +90,7 @@ FORMATS: Mapping[Name, Format] = {
             "gguf",
             "llama-cpp-python",
             Bound(max_kl=0.02),
-            variants={"f16": Bound(max_kl=0.02), "q4_0": Bound(max_kl=0.5)},
+            variants={"f16": Bound(max_kl=0.02), "q4_1": Bound(max_kl=0.5)},
         ),
         Format(
             "onnx",

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from rlhf.safe_files import ModelError, read_json
 
-GgufWeights = Literal["f16", "q4_0"]
+GgufWeights = Literal["f16", "q4_1"]
 
 ARCHITECTURES: Mapping[str, str] = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 """What GGUF calls each of transformers' model types that is written."""
@@ -65,7 +65,7 @@ def write(folder: Path, file: Path, weights: GgufWeights, *, name: str, licence:
 
     Args:
         folder: a model in Hugging Face's format.
-        weights: `f16`, or `q4_0` for matrices in blocks of 4 bits, with embeddings in 8.
+        weights: `f16`, or `q4_1` for matrices in blocks of 4 bits, with embeddings in 8.
         progress: called with the fraction of the tensors that are written.
 
     Raises:
@@ -103,7 +103,7 @@ def _add_sizes(writer: gguf.GGUFWriter, config: Mapping[str, Any], weights: Gguf
     writer.add_rope_freq_base((config.get("rope_parameters") or config).get("rope_theta", 10_000.0))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_file_type(LlamaFileType.MOSTLY_F16 if weights == "f16" else LlamaFileType.MOSTLY_Q4_0)
+    writer.add_file_type(LlamaFileType.MOSTLY_F16 if weights == "f16" else LlamaFileType.MOSTLY_Q4_1)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
@@ -172,7 +172,7 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: np.ndarray, weights:
         writer.add_tensor(name, values)
         return
     kind = GGMLQuantizationType.F16
-    if weights == "q4_0" and values.shape[-1] % 32 == 0:
+    if weights == "q4_1" and values.shape[-1] % 32 == 0:
         # The embeddings are the head too in small models, where 4 bits would cost most.
-        kind = GGMLQuantizationType.Q8_0 if name in ("token_embd.weight", "output.weight") else GGMLQuantizationType.Q4_0
+        kind = GGMLQuantizationType.Q8_0 if name in ("token_embd.weight", "output.weight") else GGMLQuantizationType.Q4_1
     writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)

@@ -110,6 +110,6 @@ def test_the_command_line_exports_and_refuses(store, version, tmp_path, tiny_fol
     assert deploy("tuned", "--to", "peft", "--out", str(tmp_path / "out")).returncode == 2
     unknown = deploy("other", "--to", "hf")
     assert unknown.returncode == 2 and "Choose one of: tiny, tuned" in unknown.stderr
-    wrong = deploy("tuned", "--to", "hf", "--weights", "q4_0")
+    wrong = deploy("tuned", "--to", "hf", "--weights", "q4_1")
     assert wrong.returncode == 2 and "float32 or bfloat16 or float16" in wrong.stderr
     shutil.rmtree(tmp_path / "out")
