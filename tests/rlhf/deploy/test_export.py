@@ -1,14 +1,12 @@
 """A tuned version leaves in each format that needs no further packages, and its own runtime answers as the policy does."""
 
 import json
-import shutil
-import subprocess
-import sys
 
 import pytest
 from learning import scramble, user
 from safetensors.numpy import load_file, save_file
 
+import launch
 from rlhf.config import AdapterConfig
 from rlhf.deploy import export as exports
 from rlhf.deploy.export import MANIFEST, ExportFailed
@@ -100,16 +98,16 @@ def test_a_learned_prompt_leaves_alone_and_is_not_merged(store, tiny_folder, tmp
     assert exported(store, version, tmp_path / "out", "peft").passed
 
 
-def test_the_command_line_exports_and_refuses(store, version, tmp_path, tiny_folder):
+def test_the_command_line_exports_and_refuses(store, version, tmp_path, capsys):
     def deploy(*arguments):
-        command = [sys.executable, "-m", "launch", "deploy", *arguments, "--data", str(store.path.parent)]
-        return subprocess.run(command, capture_output=True, text=True)
+        return launch.main(["deploy", *arguments, "--data", str(store.path.parent)])
 
-    done = deploy("tuned", "--to", "peft", "--out", str(tmp_path / "out"))
-    assert done.returncode == 0 and "3 of 3 greedy answers are the same" in done.stdout, done.stderr
-    assert deploy("tuned", "--to", "peft", "--out", str(tmp_path / "out")).returncode == 2
-    unknown = deploy("other", "--to", "hf")
-    assert unknown.returncode == 2 and "Choose one of: tiny, tuned" in unknown.stderr
-    wrong = deploy("tuned", "--to", "hf", "--weights", "q4_1")
-    assert wrong.returncode == 2 and "float32 or bfloat16 or float16" in wrong.stderr
-    shutil.rmtree(tmp_path / "out")
+    assert deploy("tuned", "--to", "peft", "--out", str(tmp_path / "out")) == 0
+    assert "3 of 3 greedy answers are the same" in capsys.readouterr().out
+    for refused, said in (
+        (("tuned", "--to", "peft", "--out", str(tmp_path / "out")), "exists already"),
+        (("other", "--to", "hf"), "Choose one of: tuned"),
+        (("tuned", "--to", "hf", "--weights", "q4_1"), "float32 or bfloat16 or float16"),
+    ):
+        assert deploy(*refused) == 2
+        assert said in capsys.readouterr().err
