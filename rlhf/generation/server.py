@@ -123,6 +123,7 @@ def build_server(
             "ready": True,
             "filling": filler is not None and filler.filling,
             "seconds_per_comparison": filler and filler.seconds_per_comparison,
+            "seconds_per_answer": filler and filler.seconds_per_answer,
             "note": filler.note if filler else "",
             "batch_notes": filler.batch_notes if filler else {},
             "collectors": [version.name for version in filler.collectors] if filler else [],
@@ -204,7 +205,7 @@ def main() -> int:
         loading = thread.submit(partial(Backbone.load, weights, arguments.device, needs_template=not arguments.no_queue))
         backbone = loading.result()
         service = PolicyService(store, arguments.model, backbone, thread=thread)
-        collectors = endpoint_sources(store, chosen)
+        collectors = endpoint_sources(store, endpoints.named_apart(store, arguments.model, chosen))
     except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2
