@@ -266,6 +266,8 @@ class RoundConfig:
     """Put a system message before the first user turn where the chat template has no system role; off leaves such prompts out."""
     method: Method = "ppo"
     """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
+    policy_start: Literal["base", "current"] = "base"
+    """Where the policy begins, and what the KL penalty holds it to: the `base`, or the `current` policy, which was promoted last."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(top_layers=10))
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

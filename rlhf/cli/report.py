@@ -44,6 +44,8 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("win rate over the base under the reward model (a proxy)", estimate(result.win_rate_by_reward_model, "held-out prompts")),
         ("win rate over the base under the reward function", estimate(result.win_rate_by_reward_function, "held-out prompts")),
         ("KL to the base, per held-out completion", None if result.kl is None else f"{result.kl:.2f} nats"),
+        ("training began at", result.started_from),
+        ("KL to that version, per held-out completion", None if result.kl_to_start is None else f"{result.kl_to_start:.2f} nats"),
         *_checkpoint_rows(result, rule),
         ("chat template", result.template.in_words() if result.template else None),
         ("lengths", result.lengths.in_words() if result.lengths else None),
@@ -80,6 +82,7 @@ def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | No
             (f"{name}, KL", f"{best_of_n.kl:.2f} nats" + (lower_kl if best_of_n.beyond_max_n else "")),
             (f"{name}, win rate under {rule}", estimate(best_of_n.win_rate, "held-out prompts")),
             (f"{name}, win rate under the reward model", estimate(best_of_n.win_rate_by_reward_model, "held-out prompts")),
+            (f"win rate over the best of {best_of_n.n} under {rule}", estimate(best_of_n.policy_win_rate, "held-out prompts")),
         ]
     return rows
 

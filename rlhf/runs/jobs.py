@@ -17,6 +17,7 @@ import psutil
 from rlhf import model_files
 from rlhf.config import RoundConfig, check
 from rlhf.data import demonstrations, pairs
+from rlhf.runs import policy_start
 from rlhf.runs.environment import engine_environment
 from storage.content import policies
 from storage.core.data_folder import DataFolder
@@ -154,6 +155,7 @@ def require_material(store: Database, config: RoundConfig) -> None:
         ConfigError, NotEnoughPairs: the message has cause and remedy.
     """
     check(config)
+    policy_start.of_new_round(store, config)
     if demonstrations.wanted(config):
         demonstrations.require(demonstrations.of_store(store, include_simulated=config.include_simulated), config)
     pairs.require_in_store(store, config.reward.min_pairs, include_simulated=config.include_simulated, demo_votes=config.demo_votes)

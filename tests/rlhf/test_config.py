@@ -54,6 +54,7 @@ def test_every_single_option_reaches_its_own_field():
         "ppo-value-init": "reward",
         "ppo-keep": "best",
         "method": "grpo",
+        "policy-start": "current",
         "group-minibatch-size": 8,
         "adapter-kind": "dora",
         "reward-adapter-kind": "ia3",
