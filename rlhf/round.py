@@ -19,13 +19,14 @@ from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import fitting_data
 from rlhf.ppo.rollout import POLICY, REFERENCE
 from rlhf.reward import model as reward_model
-from rlhf.reward.scoring import FunctionReward
+from rlhf.reward.outside import WeightedReward
+from rlhf.reward.scoring import FunctionReward, Scorer
 from rlhf.runs import plan, policy_start, reward_function, typed_json
 from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import RoundResult
 from rlhf.stages.evaluate import evaluate
 from rlhf.stages.policy import tune_by_ppo, tune_by_trl
-from rlhf.stages.reward import fit_reward
+from rlhf.stages.reward import fit_reward, load_outside
 from rlhf.stages.snapshot import answer_before, take_demonstrations, take_prompts, take_snapshot
 from storage.content import policies
 from storage.core.data_folder import DataFolder
@@ -45,7 +46,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
     Raises:
         RewardFunctionError: the command line and the run's row do not name the same one.
         NotEnoughPairs, NoDemonstrations: before anything is loaded.
-        ModelError: the base model is not available.
+        ModelError: the base model is not available, or the reward model from elsewhere cannot be read.
         ConfigError: the model cannot have the adapters, or the policy cannot begin at the version that was current.
         NothingFits: nothing to train on is short enough for it.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
@@ -71,6 +72,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
     backbone.decoder.checkpoint_layers = config.gradient_checkpointing
     backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
     require_adapters(backbone, config)
+    outside = load_outside(config, backbone)
     if start is not None:
         backbone.load_adapter(REFERENCE, start.folder)
     fitting = fitting_data(backbone, config, snapshot, ideal_answers, train, heldout)
@@ -80,14 +82,17 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
             log.warning("%s", left_out.in_words())
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
-    model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"])
-    scorer = (
-        model
-        if function is None or config.reward_function is None
-        else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
-    )
+    model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"], outside)
+    asked = [p.messages for p in (*train, *heldout)]
+    scorer: Scorer = model
+    if function is not None and config.reward_function is not None:
+        scorer = FunctionReward(function, config.reward_function, backbone, asked)
+    elif outside is not None:
+        scorer = WeightedReward(model, outside, config.reward.model_weight, backbone, asked)
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
-    outcome = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, start and start.folder, run_dir, progress)
+    outcome = tune(
+        store, config, backbone, scorer, snapshot, train, ideal_answers, None if start is None else start.folder, run_dir, progress
+    )
     measured = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress, costs["evaluate"])
     version = register(store, folder, run_id, config, backbone, progress)
 

@@ -124,6 +124,9 @@ def _lineage(card: VersionCard) -> str:
     if card.run is not None:
         lines += [f"- run: {_code(card.run.id)}, begun {_code(card.run.created_at)}, seed {card.run.seed}"]
         lines += [f"- packages: {_code(json.dumps(card.run.versions, sort_keys=True))}"] if card.run.versions else []
+    if card.config is not None and (path := card.config.reward.model_path):
+        weight = card.config.reward.model_weight
+        lines += [f"- scored by: {_code(Path(path).name)}, a reward model from elsewhere, with a weight of {weight:g}"]
     if card.config is not None:
         changed = changed_options(card)
         lines += [f"- options that differ from the defaults: {_code(json.dumps(changed, sort_keys=True))}"] if changed else []
@@ -145,7 +148,7 @@ def changed_options(card: VersionCard) -> dict[str, object]:
     return {
         name: value
         for name, value in _flat(card.config.to_dict())
-        if name not in ("model", "reward_function") and value != dict(_flat(default)).get(name)
+        if name not in ("model", "reward_function", "reward.model_path") and value != dict(_flat(default)).get(name)
     }
 
 

@@ -38,6 +38,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
             + (f"; {snapshot.demo_votes} votes of the Demo page left out" if snapshot.demo_votes else ""),
         ),
         ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
+        ("reward model from elsewhere, agreement with held-out votes", _outside(run)),
         ("reward model, held-out accuracy against the votes", estimate(result.heldout_accuracy, "pairs")),
         (f"reward model, held-out accuracy against {rule}", estimate(result.heldout_accuracy_on_rule, "pairs")),
         (f"win rate over the base under {rule}", estimate(result.win_rate, "held-out prompts")),
@@ -65,6 +66,15 @@ def _cross_validated(run: Run) -> str | None:
     if accuracy.low is None or accuracy.high is None:
         return f"{100 * accuracy.value:.1f}% ({accuracy.pairs} pairs of {accuracy.prompts} prompts: too few for an interval)"
     return estimate(Estimate(accuracy.value, accuracy.low, accuracy.high, accuracy.pairs), "pairs")
+
+
+def _outside(run: Run) -> str | None:
+    """`skywork, weight 0.5: 68.4% (63.1 to 73.9; 89 pairs)`"""
+    report = validation.of_run(run)
+    if report is None or report.outside is None:
+        return None
+    outside = report.outside
+    return f"{outside.name}, weight {outside.weight:g}: {estimate(outside.agreement, 'pairs') or 'no held-out pairs'}"
 
 
 def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | None]]:

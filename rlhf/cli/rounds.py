@@ -117,7 +117,7 @@ def _add_reason(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
-    convert = model_reference if option.name == "model" else option.type
+    convert = model_reference if option.name in ("model", "reward-model-path") else option.type
     kind = {"action": argparse.BooleanOptionalAction} if option.type is bool else {"type": convert, "metavar": option.type.__name__}
     text = option.help.replace("`", "").replace("%", "%%")
     group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=f"{text} [{option.default}]".replace("[None]", "[off]"), **kind)

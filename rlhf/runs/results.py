@@ -191,6 +191,7 @@ class RoundResult:
     win_rate: Estimate | None = None
     """Win rate of the policy over the base, under the rule."""
     win_rate_by_reward_model: Estimate | None = None
+    """Under the learned reward model, or the weighted sum with the model from elsewhere that scored in training."""
     win_rate_by_reward_function: Estimate | None = None
     kl: float | None = None
     """KL of the policy to the base, in nats per completion."""

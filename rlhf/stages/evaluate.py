@@ -45,6 +45,8 @@ def evaluate(
 ) -> RoundResult:
     """The round's result, measured on held-out prompts."""
     rule = declared_rule(store, snapshot)
+    # What scored in training is "the reward model" here, with a model from elsewhere too; the held-out pairs measure the learned one.
+    rewarding = scorer if config.reward.model_path else model
     heldout_pairs = pairs.of_split(snapshot, "heldout")
     stage = progress.stage("evaluate")
     stage.total(sum(cost.values()))
@@ -53,7 +55,7 @@ def evaluate(
     after = answer_heldout(config, backbone, POLICY, heldout, stage.part(cost["sample"]))
 
     scores_before, scores_after = (
-        evaluation.score_completions(backbone, model, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
+        evaluation.score_completions(backbone, rewarding, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
     )
     kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"]))
     kl_to_start = mean_kl(config, backbone, heldout, after, NO_PROGRESS, reference=REFERENCE) if REFERENCE in backbone.adapters else None
@@ -80,7 +82,7 @@ def evaluate(
         win_rate = win_rate_by(scorer, backbone, heldout, after, before, stage.part(cost["reward_function"]))
         result = replace(result, win_rate_by_reward_function=win_rate)
     if config.evaluation.best_of and kl is not None:
-        best_of_n = compare_best_of_n(config, backbone, model, scorer, rule, heldout, before, after, kl, stage.part(cost["best_of_n"]))
+        best_of_n = compare_best_of_n(config, backbone, rewarding, scorer, rule, heldout, before, after, kl, stage.part(cost["best_of_n"]))
         result = replace(result, best_of_n=best_of_n)
     return result
 
@@ -164,7 +166,7 @@ def win_rate_by(
 def compare_best_of_n(
     config: RoundConfig,
     backbone: Backbone,
-    model: RewardModel,
+    rewarding: Scorer,
     scorer: Scorer,
     rule: LabelRule | None,
     heldout: list[Prompt],
@@ -191,7 +193,7 @@ def compare_best_of_n(
     return replace(
         best_of_n,
         win_rate=None if rule is None else win_rate_by_rule(rule, chosen, before),
-        win_rate_by_reward_model=win_rate_by(model, backbone, heldout, chosen, before, on_progress.part(win_rate_cost)),
+        win_rate_by_reward_model=win_rate_by(rewarding, backbone, heldout, chosen, before, on_progress.part(win_rate_cost)),
         policy_win_rate=None if rule is None else win_rate_by_rule(rule, after, chosen),
     )
 
