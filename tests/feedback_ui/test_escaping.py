@@ -169,7 +169,7 @@ def a_card(text):
     version = filled(PolicyVersion, text)
     limits = (Limit("unread", {"problem": text}), Limit("few_pairs", {"pairs": 3}))
     data, result = filled(SnapshotManifest, text), filled(RoundResult, text)
-    outcome = Outcome("promoted", "person", text, text, text)
+    outcome = Outcome("promoted", "person", text, text, "2026-11-02T10:00:00.000+00:00")
     return VersionCard(version, text, text, text, a_run(text, versions={text: text}), RoundConfig(seed=3), data, result, limits, outcome)
 
 
