@@ -18,7 +18,7 @@ from ipaddress import ip_address
 
 from rlhf import model_files
 from rlhf.cli import accounts as account_verbs
-from rlhf.cli import exchange, loop, prompts, rounds, statistics
+from rlhf.cli import deploy, exchange, loop, prompts, rounds, statistics
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
@@ -42,7 +42,7 @@ PORT = 7860
 POLICY_PORT = 8000
 
 REAP_S = 5.0
-"""Interval at which `serve` looks for runs whose worker died, in seconds."""
+"""Interval at which `serve` looks for runs whose worker died and for rounds to begin, in seconds."""
 
 USER_ERRORS = (
     UsageError,
@@ -102,6 +102,7 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     folder, store = open_store(args.data)
     restrict_and_report(folder)
     require_accounts_for_remote(args, store)
+    endpoints.named_apart(store, args.model, endpoints.from_options(args))
     fetch_weights(args.model)
     server_options = ["--model", args.model, "--device", args.device, *api_key.as_arguments(args), *endpoints.as_arguments(args)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -167,7 +168,7 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
         integrity.start_quick_check(jobs.store)
         print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
         while serving.alive:
-            reap(jobs)
+            look_after_rounds(jobs)
             time.sleep(REAP_S)
         raise UsageError("the web server ended: the lines above say why")
     finally:
@@ -206,12 +207,13 @@ def is_loopback(host: str) -> bool:
     return all(ip_address(address.split("%")[0]).is_loopback for address in addresses)
 
 
-def reap(jobs: Jobs) -> None:
-    """Marks the runs whose worker died as lost. An error, such as a full disk, is logged and does not stop serving."""
+def look_after_rounds(jobs: Jobs) -> None:
+    """Marks the runs whose worker died as lost, and begins the round whose turn it is. An error, such as a full disk, is logged and does
+    not stop serving."""
     try:
-        jobs.reap()
+        jobs.start_next()
     except Exception as error:
-        logging.warning("runs were not checked: %s", error)
+        logging.warning("the queue of rounds was not looked at: %s", error)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -260,6 +262,7 @@ def build_parser() -> argparse.ArgumentParser:
     exchange.add(verbs)
     prompts.add(verbs)
     rounds.add(verbs)
+    deploy.add(verbs)
     loop.add(verbs)
     statistics.add(verbs)
 
