@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.html import EMPTY, button, fragment, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import notice
@@ -26,7 +27,8 @@ def section(
         return EMPTY
     items = (tag("li", _asked(translate, one, names), *_take_out(translate, one, acts), data_queued=one.id) for one in waiting)
     failures = (
-        notice(translate("queue.not_started", round=asked_by(translate, one, names), reason=one.reason or ""), "bad") for one in not_started
+        notice(translate("queue.not_started", round=asked_by(translate, one, names), reason=for_browser(one.reason or "")), "bad")
+        for one in not_started
     )
     return tag(
         "section",

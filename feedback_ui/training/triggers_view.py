@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from feedback_ui.shared.errors import for_browser, without_paths
 from feedback_ui.shared.html import EMPTY, fragment, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, figures, notice
@@ -44,9 +45,9 @@ def section(translate: Translator, found: Triggers, chosen: Mapping[str, Any]) -
 
 
 def _options(chosen: Mapping[str, Any]) -> str:
-    """The options as on the command line, without the path of a model."""
+    """The options as on the command line, without paths of this machine."""
     shown = {name: model_files.display_name(str(value)) if name == "model" else value for name, value in chosen.items()}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
+    return without_paths(", ".join(f"{name} {value}" for name, value in shown.items()))
 
 
 def standing(translate: Translator, found: Triggers) -> str:
@@ -61,7 +62,7 @@ def standing(translate: Translator, found: Triggers) -> str:
 def _last(translate: Translator, row: QueuedRound) -> Markup:
     trigger = translate(f"round.triggers.{row.trigger}")
     became = translate("triggers.became", run=row.run_id) if row.run_id else translate(f"triggers.state.{row.state.replace(' ', '_')}")
-    return fragment(when(row.created_at), f" ({trigger}): {became}", f" {row.reason}" if row.reason else "")
+    return fragment(when(row.created_at), f" ({trigger}): {became}", f" {for_browser(row.reason)}" if row.reason else "")
 
 
 def dry_run(translate: Translator, would: DryRun, hindrance: str | None) -> Markup:

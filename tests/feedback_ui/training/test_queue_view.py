@@ -32,5 +32,5 @@ def test_who_may_not_act_has_no_button():
 
 
 def test_a_round_that_could_not_begin_is_shown_with_its_reason():
-    shown = queue_view.section(EN, [], [queued(by=None, trigger="schedule", reason="3 pairs, need 20")], {}, acts=True)
-    assert "Not started, asked for by the schedule: 3 pairs, need 20" in shown and "<ol" not in shown
+    shown = queue_view.section(EN, [], [queued(by=None, trigger="schedule", reason="3 pairs, need 20 in /home/ann/data")], {}, acts=True)
+    assert "Not started, asked for by the schedule: 3 pairs, need 20 in data" in shown and "<ol" not in shown
