@@ -225,8 +225,8 @@ class TrainingPage:
         return {
             self.material: presenters.pairs_available(
                 translate,
-                counts.total("human"),
-                counts.total("simulated"),
+                *((counts.total(kind, splits=("train",)), counts.total(kind, splits=("heldout",))) for kind in ("human", "simulated")),
+                few_measure=pairs.FEW_MEASURE,
                 unused_starter_votes=prompts.unused_starter_votes(self.store),
                 demo_votes=demo_votes.count(self.store),
             ),

@@ -18,7 +18,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from rlhf.serving.client import PolicyServerDown
-from rlhf.serving.comparison_plan import Assignments, Policies, Versions, assign, assign_prompts, deciding, plan, policies_now
+from rlhf.serving.comparison_plan import Assignments, Planned, Policies, Versions, assign, deciding, plan, policies_now, split_at
 from rlhf.serving.completion_source import CompletionSource, GeneratedCompletion, PromptRefused
 from storage.content import batches, comparisons, completions, policies, prompts, refusals
 from storage.core.database import Database
@@ -322,8 +322,10 @@ class ComparisonGenerator:
         if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
         count = max(1, min(size, batch.requested - batch.generated, ANSWERS_AT_ONCE // batch.completions))
-        versions_of = [round_robin(batch, versions, batch.generated + i) for i in range(count)]
-        if not (assignments := assign_prompts(self.store, versions_of, self._queue_positions)):
+        share = settings.current(self.store).heldout_share
+        places = range(batch.generated, batch.generated + count)
+        planned = [Planned(tuple(round_robin(batch, versions, place)), split_at(place, share)) for place in places]
+        if not (assignments := assign(self.store, planned, self._queue_positions, self.rng)[0]):
             return self._no_prompts()
         written = self._timed(assignments, batch.sampling, batch)
         if len(written.dropped) == len(assignments):

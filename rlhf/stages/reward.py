@@ -23,6 +23,7 @@ from rlhf.reward import targets
 from rlhf.reward.model import RewardModel
 from rlhf.reward.probe import Features, minimise
 from rlhf.runs.progress import RunProgress
+from rlhf.runs.results import Estimate
 from storage.core.database import Database
 from storage.core.records import Prompt
 from storage.judging import judgments
@@ -74,6 +75,14 @@ def fit_reward(
     model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
     model.save(run_dir / "reward")
     return model
+
+
+def heldout_accuracy(
+    backbone: Backbone, model: RewardModel, snapshot: list[pairs.PreferencePair], progress: RunProgress
+) -> Estimate | None:
+    """The reward model's accuracy on the pairs that measure; None without such pairs."""
+    chosen, rejected = evaluation.pair_scores(backbone, model, pairs.of_split(snapshot, "heldout"), progress.uncounted)
+    return evaluation.accuracy_on_votes(chosen, rejected)
 
 
 def validate_probe(

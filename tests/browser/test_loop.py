@@ -39,7 +39,7 @@ def test_judge_train_and_compare(judged_program, page):
     judge_all(program, page)
 
     training = TrainingPage(page)
-    expect(page.locator("#pairs-available")).to_contain_text("4 preference pairs from people")
+    expect(page.locator("#pairs-available")).to_contain_text("from people: 4 teach · 0 measure")
     training.start()
     expect(page.locator("#start-refusal")).to_contain_text("50")
     training.choose_preset("tiny")

@@ -217,7 +217,7 @@ def error(text):
 CASES = {
     "presenters.answer": (lambda t, w: presenters.answer(w, t, writing=True), MARKDOWN),
     "presenters.server_down": lambda t, w: presenters.server_down(w, error(t)),
-    "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, 3, 2, unused_starter_votes=1),
+    "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, (3, 2), (2, 0), few_measure=20, unused_starter_votes=1),
     "presenters.starters_left_out": lambda t, w: presenters.starters_left_out(w, 2),
     "presenters.notice": lambda t, w: presenters.notice(t),
     "presenters.empty_state": lambda t, w: presenters.empty_state(t),

@@ -20,9 +20,9 @@ from storage.project import rounds, runs
 
 
 def test_too_few_pairs_are_refused_with_numbers_before_there_is_a_row(judged, jobs):
-    with pytest.raises(NotEnoughPairs, match="9 preference pairs, need 20: judge 11 more"):
+    with pytest.raises(NotEnoughPairs, match=r"6 teach · 3 measure: .* 20 preference pairs that teach.* Judge 14 more"):
         jobs.create(judged.config(min_pairs=20))
-    with pytest.raises(NotEnoughPairs, match="0 preference pairs"):
+    with pytest.raises(NotEnoughPairs, match="0 teach · 0 measure"):
         jobs.create(judged.config(include_simulated=False))
     assert runs.all_runs(judged.store) == []
 
