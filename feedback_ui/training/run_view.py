@@ -32,6 +32,11 @@ def is_resumable(run: Run | None) -> bool:
     return run is not None and run.status in RESUMABLE_STATUSES and not problem(run)
 
 
+def asks(run: Run) -> bool:
+    """Whether the run has stopped before its policy was trained, because its reward model cannot be told from a coin."""
+    return run.status == "cancelled" and results.of_run_or_empty(run).stopped_at_chance is True
+
+
 def label(translate: Translator, run: Run) -> str:
     """A run's entry in the picker."""
     return f"{run.id} · {translate(f'run.status.{run.status}').lower()}"
@@ -87,6 +92,8 @@ def progress(translate: Translator, run: Run | None) -> Markup:
 
 
 def status(translate: Translator, run: Run) -> str:
+    if asks(run):
+        return translate("verdict.waits")
     return translate("run.stopping") if run.cancel_requested and is_active(run) else translate(f"run.status.{run.status}")
 
 
@@ -154,7 +161,7 @@ def readable(translate: Translator, render_part: Callable[[], Markup]) -> Markup
 def error(translate: Translator, run: Run) -> Markup:
     if reason := problem(run):
         return unreadable(translate, reason)
-    if run.error:
+    if run.error and not asks(run):
         message = translate("run.error", error=for_browser(run.error))
         return tag("p", message, class_="rl-notice rl-bad", role="alert", data_testid="run-error")
     if run.status == "lost":
@@ -182,7 +189,7 @@ ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_ra
 
 def result(translate: Translator, run: Run | None) -> Markup:
     """The results of a finished round; empty before its end."""
-    if run is None or not run.result:
+    if run is None or not run.result or run.status != "done":
         return EMPTY
     r = results.of_run(run)
     shown = {translate(f"run.figure.{name}"): interval(translate, figure) for name in ESTIMATES if (figure := getattr(r, name))}

@@ -6,6 +6,7 @@ from called_pages import EN, ENGLISH, asking, filled_in
 from rlhf.config import ConfigError
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs.jobs import RoundError
+from rlhf.runs.results import Estimate, RoundResult
 from storage.project import runs
 
 
@@ -122,3 +123,14 @@ def test_a_tick_does_not_update_the_open_list_of_runs(training, store):
     shown = training.follow("r", drawn, ENGLISH)
     assert "failed" in shown[training.picker].choices[0][0]
     assert shown[training.resume].visible
+
+
+def test_a_run_that_stopped_at_chance_asks_and_goes_on_when_told_to(training, store, jobs):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    result = RoundResult(heldout_accuracy=Estimate(0.52, 0.41, 0.63, 80), stopped_at_chance=True)
+    runs.finish(store, "r", "cancelled", error="It stopped at chance.", result=result.to_json())
+    shown = training.show(EN, "r")
+    assert "52% (41 to 63%) of 80 held-out pairs" in shown[training.verdict] and "Waits for your answer" in shown[training.progress]
+    assert (shown[training.go_on].visible, shown[training.resume].visible) == (True, False)
+    after = training.go_on_round("r", ENGLISH)
+    assert jobs.gone_on and after[training.verdict] == "" and after[training.go_on].visible is False
