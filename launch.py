@@ -42,7 +42,7 @@ PORT = 7860
 POLICY_PORT = 8000
 
 REAP_S = 5.0
-"""Interval at which `serve` looks for runs whose worker died, in seconds."""
+"""Interval at which `serve` looks for runs whose worker died and for rounds to begin, in seconds."""
 
 USER_ERRORS = (
     UsageError,
@@ -167,7 +167,7 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
         integrity.start_quick_check(jobs.store)
         print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
         while serving.alive:
-            reap(jobs)
+            look_after_rounds(jobs)
             time.sleep(REAP_S)
         raise UsageError("the web server ended: the lines above say why")
     finally:
@@ -206,12 +206,13 @@ def is_loopback(host: str) -> bool:
     return all(ip_address(address.split("%")[0]).is_loopback for address in addresses)
 
 
-def reap(jobs: Jobs) -> None:
-    """Marks the runs whose worker died as lost. An error, such as a full disk, is logged and does not stop serving."""
+def look_after_rounds(jobs: Jobs) -> None:
+    """Marks the runs whose worker died as lost, and begins the round whose turn it is. An error, such as a full disk, is logged and does
+    not stop serving."""
     try:
-        jobs.reap()
+        jobs.start_next()
     except Exception as error:
-        logging.warning("runs were not checked: %s", error)
+        logging.warning("the queue of rounds was not looked at: %s", error)
 
 
 def doctor(args: argparse.Namespace) -> int:

@@ -28,6 +28,10 @@ from storage.project import runs
 log = logging.getLogger("rankloop.worker")
 
 
+class NotQueued(StoreError):
+    """The run waits for no worker: another one has it, or it has ended."""
+
+
 def work(
     store: Database,
     folder: DataFolder,
@@ -43,11 +47,14 @@ def work(
         at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
 
     Raises:
+        NotQueued: the run waits for no worker; nothing was changed.
         Exception: whatever ended the round, after its row says `failed`.
     """
     # A long write by another process, such as a restore, must not fail a round that has trained for hours.
     store.use_training_timeout()
-    runs.mark_started(store, run_id, os.getpid())
+    # After a crash the same run may have been given to two workers: one of them gets it.
+    if not runs.claim(store, run_id, os.getpid()):
+        raise NotQueued(f"run {run_id} is {runs.get(store, run_id).status}, and only a queued run is begun")
     progress = RunProgress(store, run_id, on_change)
     try:
         with heartbeat(store, run_id):
@@ -110,6 +117,9 @@ def main() -> int:
     store = Database(folder.database)
     try:
         work(store, folder, arguments.run_id, reward=arguments.reward, at_chance=arguments.at_chance)
+    except NotQueued as error:
+        log.info("nothing to do: %s", error)
+        return 0
     except (Cancelled, KeyboardInterrupt):
         return 130
     except Exception:

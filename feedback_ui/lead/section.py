@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import gradio as gr
 from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
-from feedback_ui.shared.html import asset
-from feedback_ui.shared.theme import html
+from feedback_ui.shared.listing import chosen as chosen
+from feedback_ui.shared.listing import listing as listing
 from rlhf.serving.client import PolicyClient
-from storage.core.database import Database, StoreError
+from storage.core.database import Database
 from storage.people import annotators
-
-
-def listing(**options: Any) -> gr.HTML:
-    """A table from one of the views; its click event carries the button's act and its row."""
-    return html(js_on_load=asset("row_buttons.js"), **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +23,6 @@ class SectionContext:
     store: Database
     client: PolicyClient
     auth: Auth
-
-
-def chosen(event: gr.EventData) -> tuple[str, int]:
-    """The act and the row of a button in a `listing`.
-
-    Raises:
-        StoreError: the event is no such click.
-    """
-    detail = event._data if isinstance(event._data, dict) else {}
-    act, row = detail.get("act"), detail.get("row")
-    if not isinstance(act, str) or type(row) is not int:
-        raise StoreError("This table has no such row: reload the page.")
-    return act, row
 
 
 def refusal(error: Exception, as_on_the_page: Callable[[str], str] = str) -> Markup:

@@ -24,6 +24,7 @@ from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, config_view, round_view, rounds_table, run_view, validation_view, verdict_view
 from feedback_ui.training.form import RoundForm, with_option_titles
+from feedback_ui.training.queue_panel import QueuePanel
 from rlhf.analysis import round_story, validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
@@ -32,7 +33,7 @@ from rlhf.runs import deciding
 from rlhf.runs.jobs import Jobs, RoundError
 from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreError
-from storage.core.records import DecisionAct, Metric, Round, Run
+from storage.core.records import DecisionAct, Metric, QueuedRound, Round, Run
 from storage.judging import demo_votes, pair_counts
 from storage.people import annotators
 from storage.project import rounds, runs
@@ -75,6 +76,7 @@ class TrainingPage:
                 self.form = RoundForm(default_config, self.auth)
                 self.start = gr.Button(label("training.start"), variant="primary", elem_id="start-round")
                 self.refusal = html(elem_id="start-refusal", elem_classes="rl-optional")
+                self.queue = QueuePanel(self.store, self.auth)
                 self.form.place_others()
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
                 self._run_view()
@@ -165,12 +167,13 @@ class TrainingPage:
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
         tab.select(None, None, js=in_browser("followOptions"))
+        self.queue.wire(tab, self.timer)
         opened = [self.material, self.timer, *self.followed]
         tab.select(self.open, self.linked, opened, js=in_browser("runOfAddress"), **QUIET)
         self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
         self.picker.input(self.pick, self.picker, self.followed, **QUIET).then(None, self.picker, js=in_browser("rememberRun"))
-        started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET)
+        started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.queue.followed, *self.followed], **QUIET)
         started.then(None, self.picker, js=in_browser("showStartedRun"))
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
@@ -184,10 +187,12 @@ class TrainingPage:
         visitor = self.auth.acts(request, "researcher")
         translate = translator_for(request)
         try:
-            run = self.jobs.start(self.form.read(translate, values), visitor.annotator.id)
+            asked = self.jobs.start(self.form.read(translate, values), visitor.annotator.id)
         except SHOWN_ERRORS as error:
             return self._refused(translate, error)
-        return {self.refusal: EMPTY, **self.show(translate, run.id)}
+        if isinstance(asked, QueuedRound):
+            return {self.refusal: presenters.notice(translate("queue.queued")), **self.queue.show(translate, acts=True)}
+        return {self.refusal: EMPTY, **self.show(translate, asked.id)}
 
     def cancel_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
         self.auth.acts(request, "researcher")

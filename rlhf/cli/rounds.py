@@ -19,16 +19,17 @@ from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, 
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, AtChance, Option, RoundConfig, options, with_options
 from rlhf.data import lineage
 from rlhf.runs import deciding, dry_run, results, reward_function
-from rlhf.runs.jobs import Jobs
+from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.simulation.judges import RULES, LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError
 from rlhf.simulation.simulate import simulate as run_simulation
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.core.records import ACTIVE_STATUSES, Run, Sampling
+from storage.core.records import ACTIVE_STATUSES, QueuedRound, Run, Sampling
 from storage.judging import judgments
-from storage.project import rounds, runs
+from storage.people import annotators
+from storage.project import queued_rounds, rounds, runs
 
 
 def add(verbs: Verbs) -> None:
@@ -68,6 +69,8 @@ def add(verbs: Verbs) -> None:
     _add_reason(p)
     p.add_argument("--to", metavar="VERSION", help="policy version that was current before; the one before the current one otherwise")
     p.add_argument("--model", type=model_reference, default=DEFAULT_MODEL, help="base model whose current policy is rolled back")
+    p = group.add("unqueue", unqueue)
+    p.add_argument("number", type=int, help="number of the queued round, as `rankloop rounds` lists it")
 
 
 def add_judging(parser: argparse.ArgumentParser) -> None:
@@ -167,14 +170,11 @@ def train(args: argparse.Namespace) -> int:
     # The worker checks this too; here it is checked before a row is written.
     reward_function.load_confirmed(config.reward_function, args.reward)
     fetch_weights(config.model)
-    if args.resume:
-        jobs.requeue(args.resume)
-    run_id = args.resume or jobs.create(config, judges=args.judges).id
+    run_id = begin(args, jobs, config)
     print(f"run {run_id}", flush=True)
     if args.debug:
         debug(store, folder, run_id, args.reward, **answered(args))
     else:
-        jobs.spawn(run_id, args.reward, **answered(args))
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
     print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else failure_report(run, jobs))
@@ -186,6 +186,48 @@ def train(args: argparse.Namespace) -> int:
 def answered(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says about a reward model at chance for a run that goes on with its own options."""
     return {"at_chance": args.at_chance} if args.resume and getattr(args, "at_chance", None) else {}
+
+
+def begin(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> str:
+    """Begins the round, and returns its run's id; the worker is started, except for `--debug`.
+
+    A round waits for those that train or wait before it. A resumed run, one with `--debug`, and one that is scored by code of this
+    command line do not wait: no other process could begin them, so they are refused while another round trains.
+    """
+    if not (args.resume or args.debug or args.reward):
+        return wait_for_turn(jobs, jobs.start(config, judges=args.judges))
+    if args.resume:
+        jobs.requeue(args.resume)
+    run_id: str = args.resume or jobs.create(config, judges=args.judges).id
+    if not args.debug:
+        jobs.spawn(run_id, args.reward, **answered(args))
+    return run_id
+
+
+def wait_for_turn(jobs: Jobs, asked: Run | QueuedRound) -> str:
+    """The id of the run that a round became, once it has begun: here, or in the web app. Ctrl-C takes it out of the queue."""
+    if isinstance(asked, Run):
+        return asked.id
+    print(f"{queued_behind(jobs.store, asked)} (Ctrl-C takes it out of the queue)", flush=True)
+    try:
+        while asked.state == "waiting":
+            time.sleep(1.0)
+            jobs.start_next()
+            asked = queued_rounds.get(jobs.store, asked.id)
+    except KeyboardInterrupt:
+        queued_rounds.take_out(jobs.store, asked.id)
+        raise
+    if asked.run_id is None:
+        raise RoundError(f"queued round {asked.id} was {asked.state}" + (f": {asked.reason}" if asked.reason else ""))
+    return asked.run_id
+
+
+def queued_behind(store: Database, asked: QueuedRound) -> str:
+    """`queued as 3: 1 round waits before it, and r1127-1012-ab12 is running`"""
+    before = sum(other.id < asked.id for other in queued_rounds.waiting(store))
+    active = runs.active(store)
+    training = f"{active.id} is {active.status}" if active else "none trains now"
+    return f"queued as {asked.id}: {before} wait before it, and {training}"
 
 
 def dry(args: argparse.Namespace, jobs: Jobs) -> int:
@@ -224,6 +266,7 @@ def runs_(args: argparse.Namespace) -> int:
         return 0
     all_runs = runs.all_runs(store)
     print(report.overview(all_runs))
+    print_queue(store)
     if side_by_side := report.comparison(all_runs):
         print(f"\n{side_by_side}")
     return 0
@@ -237,7 +280,14 @@ def rounds_(args: argparse.Namespace) -> int:
         return _uses(store, folder, args.judgment)
     deciding.decide_open_rounds(store)
     print(rounds_report.overview(round_story.states(store), {r.id: deciding.standing(store, r) for r in rounds.open_rounds(store)}))
+    print_queue(store)
     return 0
+
+
+def print_queue(store: Database) -> None:
+    """Prints the rounds that wait, and the newest that could not begin; nothing where there are none."""
+    if rows := [*queued_rounds.waiting(store), *queued_rounds.not_started(store)]:
+        print(f"\n{rounds_report.queue(rows, {a.id: a.name for a in annotators.all_annotators(store)})}")
 
 
 def _uses(store: Database, folder: DataFolder, judgment_id: int) -> int:
@@ -286,6 +336,14 @@ def rollback(args: argparse.Namespace) -> int:
     _, store = open_store(args.data)
     rounds.roll_back(store, args.model, reason=args.reason, to=policies.by_name(store, args.to) if args.to else None)
     return _say_current(store, args.model)
+
+
+def unqueue(args: argparse.Namespace) -> int:
+    """Take a round that waits for its turn out of the queue."""
+    _, store = open_store(args.data)
+    queued_rounds.take_out(store, args.number)
+    print(f"queued round {args.number} was taken out")
+    return 0
 
 
 def _say_current(store: Database, base_model: str) -> int:

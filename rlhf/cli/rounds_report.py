@@ -10,7 +10,7 @@ from rlhf.cli import report
 from rlhf.data import pairs
 from rlhf.runs.deciding import Standing
 from rlhf.runs.dry_run import DryRun
-from storage.core.records import Round
+from storage.core.records import QueuedRound, Round
 
 STATES: dict[State, str] = {
     "training": "in training",
@@ -51,6 +51,24 @@ def _row(found: Round, state: State, stands: Standing | None) -> tuple[str, ...]
         found.decision.decided_by if found.decision else "-",
         str(figures.get("units", "-")),
         rate(figures),
+    )
+
+
+def queue(rows: Sequence[QueuedRound], names: Mapping[int, str]) -> str:
+    """One line a queued round, in the order in which they will begin; then those that could not begin, with the reason."""
+    heads = ("queued", "asked for", "by", "model", "method", "judges", "state")
+    return report.columns([heads, *(_queued(row, names) for row in rows)])
+
+
+def _queued(row: QueuedRound, names: Mapping[int, str]) -> tuple[str, ...]:
+    return (
+        str(row.id),
+        row.created_at[:16].replace("T", " "),
+        row.trigger if row.by_id is None else names.get(row.by_id, "?"),
+        str(row.config.get("model", "?")),
+        str(row.config.get("method", "?")),
+        row.judges,
+        row.state + (f": {row.reason}" if row.reason else ""),
     )
 
 
@@ -160,7 +178,7 @@ def dry_run(would: DryRun) -> str:
     since = "" if would.last_round is None else f" since round {would.last_round} began"
     compared = f"{would.compared} is compared now: the new version waits until that is decided" if would.compared else ""
     rows = [
-        ("would start", "yes; nothing was started" if would.hindrance is None else f"no: {would.hindrance}"),
+        ("would start", f"{_turn(would)}; nothing was started" if would.hindrance is None else f"no: {would.hindrance}"),
         ("preference pairs", pairs.in_words(would.train, would.heldout)),
         ("mind", pairs.few_measure(would.heldout) or ""),
         ("new judgments", f"{would.new_judgments:,}{since}"),
@@ -168,3 +186,10 @@ def dry_run(would: DryRun) -> str:
         ("before it", compared),
     ]
     return report.aligned([(name, value) for name, value in rows if value])
+
+
+def _turn(would: DryRun) -> str:
+    if would.active is None and not would.waiting:
+        return "yes"
+    before = ", ".join(filter(None, [would.active, f"{would.waiting} in the queue" if would.waiting else ""]))
+    return f"yes, once the rounds before it have ended ({before})"

@@ -13,7 +13,7 @@ from storage.content import prompts
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind
 from storage.judging import judgments, pair_counts
-from storage.project import rounds, runs
+from storage.project import queued_rounds, rounds, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,10 @@ class DryRun:
 
     hindrance: str | None
     """Why it would not start, with the remedy; None if it would."""
+    active: str | None
+    """The run that trains now: the round would wait in the queue until it ends."""
+    waiting: int
+    """Rounds in the queue, which begin before it."""
     train: int
     """Preference pairs on training prompts, which teach."""
     heldout: int
@@ -45,8 +49,11 @@ def of(store: Database, config: RoundConfig) -> DryRun:
     open_round = rounds.asked(store, config.model, "people")
     counts = pair_counts.count(store, demo_votes=config.demo_votes)
     train, heldout = (counts.total(*kinds, splits=(split,)) for split in ("train", "heldout"))
+    active = runs.active(store)
     return DryRun(
         _hindrance(store, config),
+        active.id if active else None,
+        len(queued_rounds.waiting(store)),
         train,
         heldout,
         sum(judgments.ordinary(store, kind, since, demo_votes=config.demo_votes) for kind in kinds),
@@ -59,7 +66,9 @@ def of(store: Database, config: RoundConfig) -> DryRun:
 def _hindrance(store: Database, config: RoundConfig) -> str | None:
     try:
         require_material(store, config)
-        refuse_second(store)
+        if config.reward_function:
+            # No other process could begin it, so that it does not wait.
+            refuse_second(store)
     except (ConfigError, NotEnoughPairs, RoundError) as error:
         return str(error)
     return None

@@ -1,10 +1,12 @@
-"""Starts, cancels, resumes and reaps rounds. Each round is a process of its own. No torch here.
+"""Starts, queues, cancels, resumes and reaps rounds. Each round is a process of its own, and one trains at a time. No torch here.
 
-A run's row is written before its process starts, so that every started run has a row.
+A run's row is written before its process starts, so that every started run has a row. A round that is asked for while another one
+trains waits in the queue, `storage.project.queued_rounds`; any process may begin the next one, and one of them does.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import subprocess
@@ -15,21 +17,27 @@ from importlib.metadata import version
 import psutil
 
 from rlhf import model_files
-from rlhf.config import AtChance, RoundConfig, check
+from rlhf.config import AtChance, ConfigError, RoundConfig, check
 from rlhf.data import demonstrations, pairs
+from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import log_text
 from rlhf.runs.environment import engine_environment
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
-from storage.core.records import RoundJudges, RoundTrigger, Run
-from storage.project import rounds, runs
+from storage.core.records import QueuedRound, RoundJudges, RoundTrigger, Run
+from storage.project import queued_rounds, rounds, runs
+
+log = logging.getLogger("rankloop.jobs")
 
 HEARTBEAT_S = 3.0
 """Interval of a worker's heartbeat, in seconds."""
 
 STALE_S = 60.0
 """Age of the last heartbeat, in seconds, at which a run is marked lost."""
+
+ORPHAN_S = 10.0
+"""Seconds after which a run that left the queue and has no worker is given one: the process that was about to start it is gone."""
 
 RECORDED_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
 
@@ -46,18 +54,83 @@ class Jobs:
     def __init__(self, store: Database, folder: DataFolder):
         self.store, self.folder = store, folder
 
-    def start(self, config: RoundConfig, by: int | None = None) -> Run:
-        """Writes the run's row and starts its worker, at a page's request.
+    def start(
+        self, config: RoundConfig, by: int | None = None, *, trigger: RoundTrigger = "hand", judges: RoundJudges = "people"
+    ) -> Run | QueuedRound:
+        """Starts a round whose reward needs no code, or queues it while another one trains or waits.
+
+        Args:
+            by: the person who asked for it.
+            judges: whose comparisons decide about the policy version that it makes.
 
         Raises:
-            RoundError: a round is running already, or the configuration names a reward function.
+            RoundError: the configuration names a reward function, or the round could not begin.
             NotEnoughPairs: there are fewer preference pairs than the configuration asks for.
             ConfigError: an option is invalid, or two options contradict each other.
         """
-        _refuse_code(config.reward_function, "rankloop train")
-        run = self.create(config, by)
-        self.spawn(run.id)
-        return runs.get(self.store, run.id)
+        require_startable(self.store, config)
+        asked = queued_rounds.add(self.store, config.to_dict(), trigger=trigger, judges=judges, by=by)
+        self.start_next()
+        asked = queued_rounds.get(self.store, asked.id)
+        if asked.reason is not None:
+            raise RoundError(asked.reason)
+        return asked if asked.run_id is None else runs.get(self.store, asked.run_id)
+
+    def start_next(self) -> None:
+        """Starts the round whose turn it is, if none trains. Call it as often as you like, in as many processes: each round starts once.
+
+        A round that cannot start leaves the queue with the reason, and the next one has its turn.
+        """
+        self.reap()
+        if (orphan := self._adopt()) is not None or (orphan := self._begin_next()) is not None:
+            self._start_worker(orphan)
+
+    def _adopt(self) -> str | None:
+        """The run that left the queue while its process died before a worker was started, queued again."""
+        run_id = queued_rounds.without_worker(self.store, ORPHAN_S)
+        if run_id is None:
+            return None
+        with self.store.atomic():
+            if runs.get(self.store, run_id).status != "lost":
+                return run_id
+            if runs.active(self.store) is not None:
+                return None
+            return runs.requeue(self.store, run_id).id
+
+    def _begin_next(self) -> str | None:
+        """Makes the first round of the queue that can start a run, and returns its id; None while another run is active."""
+        for asked in queued_rounds.waiting(self.store):
+            if runs.active(self.store) is not None:
+                return None
+            try:
+                config = self._readable(asked)
+                require_startable(self.store, config)
+            except (ConfigError, NotEnoughPairs, RoundError) as error:
+                if queued_rounds.refuse(self.store, asked.id, str(error)):
+                    log.warning("queued round %d was not started: %s", asked.id, error)
+                continue
+            with self.store.atomic():
+                # Read again under the write lock: another process may have begun this round or another one.
+                if runs.active(self.store) is not None or queued_rounds.get(self.store, asked.id).state != "waiting":
+                    return None
+                run = self._write(config, asked.by_id, asked.trigger, asked.judges)
+                queued_rounds.begin(self.store, asked.id, run.id)
+            return run.id
+        return None
+
+    @staticmethod
+    def _readable(asked: QueuedRound) -> RoundConfig:
+        if asked.problem:
+            raise RoundError(asked.problem)
+        return RoundConfig.from_dict(asked.config)
+
+    def _start_worker(self, run_id: str) -> None:
+        try:
+            self.spawn(run_id)
+        except OSError as error:
+            runs.finish(self.store, run_id, "failed", error=f"its worker could not be started: {error}")
+            log.warning("the worker of %s could not be started: %s", run_id, error)
+        queued_rounds.record_worker(self.store, run_id)
 
     def create(self, config: RoundConfig, by: int | None = None, *, trigger: RoundTrigger = "hand", judges: RoundJudges = "people") -> Run:
         """Checks what can be checked without a model, and writes the rows of a round and its queued run.
@@ -70,13 +143,17 @@ class Jobs:
         self.reap()
         with self.store.atomic():
             refuse_second(self.store)
-            run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
-            versions = {name: version(name) for name in RECORDED_PACKAGES}
-            run = runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
-            policies.ensure_base(self.store, config.model, name=model_files.display_name(config.model))
-            baseline = rounds.current(self.store, config.model)
-            rounds.create(self.store, run_id, trigger=trigger, judges=judges, baseline=baseline)
-            return run
+            return self._write(config, by, trigger, judges)
+
+    def _write(self, config: RoundConfig, by: int | None, trigger: RoundTrigger, judges: RoundJudges) -> Run:
+        """Writes the rows. Call it inside `atomic`."""
+        run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
+        versions = {name: version(name) for name in RECORDED_PACKAGES}
+        run = runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
+        policies.ensure_base(self.store, config.model, name=model_files.display_name(config.model))
+        baseline = rounds.current(self.store, config.model)
+        rounds.create(self.store, run_id, trigger=trigger, judges=judges, baseline=baseline)
+        return run
 
     def resume(self, run_id: str, *, go_on: bool = False) -> Run:
         """Resumes a run that failed, was cancelled or was lost, from its last checkpoint, at a page's request.
@@ -169,6 +246,17 @@ def require_material(store: Database, config: RoundConfig) -> None:
     if demonstrations.wanted(config):
         demonstrations.require(demonstrations.of_store(store, include_simulated=config.include_simulated), config)
     pairs.require_in_store(store, config.reward.min_pairs, include_simulated=config.include_simulated, demo_votes=config.demo_votes)
+
+
+def require_startable(store: Database, config: RoundConfig) -> None:
+    """As `require_material`, of a round that a page, the queue or a trigger starts: those run no code.
+
+    Raises:
+        RoundError: the configuration names a reward function.
+        ConfigError, NotEnoughPairs: the message has cause and remedy.
+    """
+    _refuse_code(config.reward_function, "rankloop train")
+    require_material(store, config)
 
 
 def refuse_second(store: Database) -> None:

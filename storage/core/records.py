@@ -20,6 +20,7 @@ FlagKind = Literal["unsafe", "personal_data", "wrong_language", "broken_prompt"]
 Role = Literal["annotator", "lead", "researcher"]
 RunStatus = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 RoundTrigger = Literal["hand", "judgments", "schedule", "loop"]
+QueuedState = Literal["waiting", "started", "not started", "taken out"]
 RoundJudges = Literal["people", "simulated"]
 GuardsState = Literal["passed", "failed"]
 DecisionAct = Literal["promoted", "rejected", "rolled back"]
@@ -368,6 +369,28 @@ class Run:
     """The reward model's validation results of `rlhf.analysis.validation`, computed before the policy is trained."""
     problem: str = ""
     """Which part of the row cannot be read, as a sentence; the other fields are then empty and the run cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRound:
+    """A round that somebody or a trigger asked for. It begins when no other round trains."""
+
+    id: int
+    trigger: RoundTrigger
+    judges: RoundJudges
+    config: Mapping[str, Any] = field(hash=False)
+    """Empty where `problem` says that it cannot be read."""
+    by_id: int | None
+    """The person who asked; None for the command line and the triggers."""
+    created_at: str
+    state: QueuedState
+    run_id: str | None
+    """The run that it became."""
+    reason: str | None
+    """Why it was not started."""
+    ended_at: str | None
+    """When it left the queue; None while it waits."""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,15 @@ def mark_started(store: Database, run_id: str, pid: int) -> None:
     )
 
 
+def claim(store: Database, run_id: str, pid: int) -> bool:
+    """As `mark_started`, if the run is queued. False if it is not: another process has it, or it has ended."""
+    with store.atomic():
+        if get(store, run_id).status != "queued":
+            return False
+        mark_started(store, run_id, pid)
+        return True
+
+
 def beat(store: Database, run_id: str) -> None:
     """Records a heartbeat of the worker."""
     _update(store, run_id, "heartbeat_at = :now")

@@ -179,7 +179,7 @@ def built(tmp_path_factory):
 def app(built, store, jobs, server, monkeypatch):
     """The Training and the Demo page of the app over this test's store and processes."""
     training, demo = page(built, "TrainingPage"), page(built, "DemoPage")
-    for owner in (training, training.form, demo, demo.trying, demo.gallery, demo.versions):
+    for owner in (training, training.form, training.queue, demo, demo.trying, demo.gallery, demo.versions):
         for name, mine in (("store", store), ("auth", Auth(store)), ("jobs", jobs), ("client", server)):
             if hasattr(owner, name):
                 monkeypatch.setattr(owner, name, mine)

@@ -43,7 +43,7 @@ from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.training import config_view, round_view, rounds_table, run_view, validation_view, verdict_view
+from feedback_ui.training import config_view, queue_view, round_view, rounds_table, run_view, validation_view, verdict_view
 from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.round_story import Made, Story
@@ -73,6 +73,7 @@ from storage.core.records import (
     PastJudgment,
     PolicyVersion,
     Prompt,
+    QueuedRound,
     Round,
     Run,
     RunSample,
@@ -88,7 +89,7 @@ NOW = "2026-11-02T10:00:00.000+00:00"
 MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
     prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, verdict_view,
-    config_view, visitor,
+    config_view, queue_view, visitor,
     demo_view, gallery_view, versions_view,
 )  # fmt: skip
 
@@ -158,6 +159,10 @@ def a_run(text, **changes):
         "error": text, "result": result, "validation": validation,
     }  # fmt: skip
     return Run(**values | changes)
+
+
+def a_queued_round(text):
+    return QueuedRound(1, "schedule", "people", {"method": text}, 1, NOW, "waiting", None, text, NOW)
 
 
 def a_conversation(text):
@@ -289,6 +294,9 @@ CASES = {
     "run_view.samples": (lambda t, w: run_view.samples(w, [filled(RunSample, t)]), MARKDOWN),
     "round_view.section": lambda t, w: round_view.section(w, a_story(t, opened=True), [ASSESSED]) + round_view.section(
         w, a_story(t, opened=False), []
+    ),
+    "queue_view.section": lambda t, w: queue_view.section(
+        w, [a_queued_round(t), replace(a_queued_round(t), by_id=None)], [a_queued_round(t)], {1: t}, acts=True
     ),
     "round_view.picture": lambda t, w: round_view.picture(w, [ASSESSED]),
     "verdict_view.section": lambda t, w: verdict_view.section(w, a_run(t, status="done"), a_story(t, opened=True)) + verdict_view.section(

@@ -311,7 +311,7 @@ def test_a_worker_killed_in_the_middle_of_ppo_is_lost_and_resumes_to_the_same_bi
     broken = jobs.start(long_config).id
     until(lambda: steps(store, broken) >= 3, 300)
     with pytest.raises(RoundError, match="is running"):
-        jobs.start(long_config)
+        jobs.create(long_config)
     pid = runs.get(store, broken).pid
     os.kill(pid, signal.SIGKILL)
     until(lambda: jobs.reap() == [broken])

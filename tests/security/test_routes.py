@@ -203,6 +203,9 @@ HANDLERS = {
     "training.page.TrainingPage.promote_version": {R},
     "training.page.TrainingPage.reject_version": {R},
     "training.page.TrainingPage.take_back": {R},
+    "training.queue_panel.QueuePanel.open": {R},
+    "training.queue_panel.QueuePanel.follow": {R},
+    "training.queue_panel.QueuePanel.take_out": {R},
     # Gradio's own: an example's text goes into its box, and a button stops what the same page began.
     "gradio.helpers.Examples.create.load_example": ALL,
     "gradio.cancel": ALL,

@@ -22,7 +22,8 @@ from rlhf.runs.progress import Cancelled
 from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.project import runs
+from storage.people import annotators
+from storage.project import queued_rounds, runs
 
 VERBS = ["serve", "import", "export", "simulate", "train", "loop", "runs", "rounds", "round", "stats", "agreement", "leaderboard", "doctor"]
 
@@ -307,11 +308,67 @@ def test_a_dry_run_says_what_a_round_would_do_and_starts_nothing(capsys, data, s
     assert runs.all_runs(store) == []
 
 
-def test_a_second_round_is_refused(capsys, data, store, model, world):
+def test_a_round_that_no_other_process_could_begin_is_refused_while_one_trains(capsys, data, store, model, world):
     world.fill()
-    waiting = jobs.Jobs(store, world.folder).create(world.config())
+    active = jobs.Jobs(store, world.folder).create(world.config())
+    assert train(data, model, "--debug") == 2
+    assert f"{active.id} is queued: wait for it" in capsys.readouterr().err
+    assert queued_rounds.waiting(store) == []
+
+
+def test_a_second_round_waits_for_its_turn(capsys, data, store, model, world, monkeypatch):
+    world.fill()
+    active = jobs.Jobs(store, world.folder).create(world.config())
+
+    def ends(seconds):
+        """The first round ends while the command waits; then so does the second, whose worker is not started here."""
+        if (now := runs.active(store)) is not None:
+            runs.finish(store, now.id, "done", result={})
+
+    monkeypatch.setattr("rlhf.cli.rounds.time.sleep", ends)
+    monkeypatch.setattr(jobs.Jobs, "spawn", lambda self, run_id, reward=None: None)
+    assert train(data, model) == 0
+    output = capsys.readouterr().out
+    assert f"queued as 1: 0 wait before it, and {active.id} is queued (Ctrl-C takes it out of the queue)" in output
+    assert f"run {queued_rounds.get(store, 1).run_id}" in output
+
+
+def test_ctrl_c_takes_a_waiting_round_out_of_the_queue(capsys, data, store, model, world, monkeypatch):
+    world.fill()
+    jobs.Jobs(store, world.folder).create(world.config())
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlhf.cli.rounds.time.sleep", interrupted)
+    assert train(data, model) == 130
+    assert queued_rounds.get(store, 1).state == "taken out"
+
+
+def test_a_round_that_is_taken_out_elsewhere_ends_the_wait(capsys, data, store, model, world, monkeypatch):
+    world.fill()
+    jobs.Jobs(store, world.folder).create(world.config())
+    monkeypatch.setattr("rlhf.cli.rounds.time.sleep", lambda seconds: launch.main(["round", "unqueue", "1", "--data", data]))
     assert train(data, model) == 2
-    assert f"{waiting.id} is queued: wait for it" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "queued round 1 was taken out" in said.out and "queued round 1 was taken out" in said.err
+
+
+def test_the_queue_is_listed_with_runs_and_with_rounds(capsys, data, store, world):
+    world.fill()
+    queue = jobs.Jobs(store, world.folder)
+    queue.create(world.config())
+    ann = annotators.ensure(store, "Ann")
+    for by in (ann.id, None):
+        queue.start(world.config(), by)
+    refused = queued_rounds.add(store, {}, trigger="schedule")
+    queued_rounds.refuse(store, refused.id, "3 preference pairs, need 20")
+    for verb in ("runs", "rounds"):
+        assert launch.main([verb, "--data", data]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[-4:]] == ["queued", "1", "2", "3"]
+        assert "Ann" in lines[-3] and "hand" in lines[-2] and "waiting" in lines[-2]
+        assert "schedule" in lines[-1] and "not started: 3 preference pairs, need 20" in lines[-1]
 
 
 def test_a_missing_run_is_an_error(capsys, data, world):
@@ -394,7 +451,7 @@ def test_doctor_passes_on_a_complete_setup(capsys, data, model, modest):
             for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
         ),
     ]
-    assert "m019_rounds" in output
+    assert "m020_queued_rounds" in output
 
 
 def test_doctor_does_not_create_a_missing_folder(capsys, tmp_path, model, modest):

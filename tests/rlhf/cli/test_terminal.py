@@ -19,7 +19,7 @@ import launch
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.people import accounts, annotators
-from storage.project import rounds, runs
+from storage.project import queued_rounds, rounds, runs
 from tests.rlhf.cli.test_statistics import votes
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202eevil\u2066\u200b\u2028\x00\U000e0041"
@@ -27,7 +27,7 @@ COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202
 PASSWORD = "correct horse"
 VERBS = {
     "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "loop", "runs", "stats", "agreement",
-    "leaderboard", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback",
+    "leaderboard", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 
@@ -56,6 +56,8 @@ def hostile(store):
         runs.finish(store, run_id, status, error=f"Error: {EVIL}\nroot", result={"policy_version": f"v{EVIL}\nroot", "rule": EVIL})
     version = policies.register_tuned(store, name=f"t{EVIL}\nroot", base_model="m", adapter_path="runs/r2/policy", run_id="r2")
     rounds.decide(store, version, "rejected", decided_by="person", reason=f"It{EVIL}\nroot", by=annotator.id)
+    queued_rounds.add(store, {"model": EVIL, "method": EVIL}, trigger="hand", by=annotator.id)
+    queued_rounds.refuse(store, queued_rounds.add(store, {}, trigger="schedule").id, f"No{EVIL}\nroot")
     log = DataFolder(store.path.parent).run_log("r1")
     log.parent.mkdir(parents=True)
     log.write_text(f"loading{EVIL}\n", encoding="utf-8")
@@ -107,7 +109,7 @@ def test_every_verb_is_here():
         ["loop", "--judge", "lexical", "--words", EVIL, "--rounds", "0"], ["loop", "--judge", EVIL],
         ["rounds"], ["rounds", "--judgment", "1"], ["round", "show", "1"], ["round", "show", "2"], ["round", "show", EVIL],
         ["round", "promote", "2", "--reason", EVIL], ["round", "reject", "1", "--reason", EVIL],
-        ["round", "rollback", "--reason", EVIL, "--to", EVIL, "--model", "m"],
+        ["round", "rollback", "--reason", EVIL, "--to", EVIL, "--model", "m"], ["round", "unqueue", "1"], ["round", "unqueue", "9"],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """What a round would do if it began now, and that asking starts nothing."""
 
+from dataclasses import replace
+
 import pytest
 from round_play import BASE, Rounds
 
@@ -66,13 +68,17 @@ def test_an_answer_is_as_starting_would_be(judged):
     assert (would.hindrance, would.train, would.heldout, would.new_judgments) == (None, 6, 3, 9)
     run = jobs.create(judged.config())
     would = dry_run.of(judged.store, judged.config())
-    assert would.hindrance == f"{run.id} is queued: wait for it, or cancel it first."
+    assert (would.hindrance, would.active, would.waiting) == (None, run.id, 0), "it would wait in the queue"
+    jobs.start(judged.config())
+    assert dry_run.of(judged.store, judged.config()).waiting == 1
+    would = dry_run.of(judged.store, replace(judged.config(), reward_function="a:b"))
+    assert would.hindrance == f"{run.id} is queued: wait for it, or cancel it first.", "no other process could begin it"
     with pytest.raises(RoundError, match=f"{run.id} is queued"):
         jobs.create(judged.config())
 
 
 def test_in_words():
-    would = DryRun(None, 476, 89, 40, 3, "v3", 6.12)
+    would = DryRun(None, None, 0, 476, 89, 40, 3, "v3", 6.12)
     text = rounds_report.dry_run(would)
     for part in (
         "yes; nothing was started",
@@ -83,5 +89,7 @@ def test_in_words():
     ):
         assert part in text
     assert "interval of the held-out accuracy" not in text
-    assert "7 measure: with fewer than 20" in rounds_report.dry_run(DryRun(None, 476, 7, 40, 3, None, None))
-    assert "no: Too few." in rounds_report.dry_run(DryRun("Too few.", 0, 0, 0, None, None, None))
+    assert "7 measure: with fewer than 20" in rounds_report.dry_run(DryRun(None, None, 0, 476, 7, 40, 3, None, None))
+    assert "no: Too few." in rounds_report.dry_run(DryRun("Too few.", None, 0, 0, 0, 0, None, None, None))
+    behind = rounds_report.dry_run(DryRun(None, "r1", 2, 0, 0, 0, None, None, None))
+    assert "yes, once the rounds before it have ended (r1, 2 in the queue); nothing was started" in behind

@@ -1,10 +1,13 @@
-"""Runs as rows: who may start, resume and cancel them, and how a worker that is gone is noticed."""
+"""Runs as rows: who may start, resume and cancel them, how a worker that is gone is noticed, and the queue of rounds."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from waiting import until
@@ -12,9 +15,10 @@ from waiting import until
 from rlhf.config import ConfigError
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import jobs as jobs_module
-from rlhf.runs.jobs import RoundError
+from rlhf.runs.jobs import Jobs, RoundError
 from storage.content import policies
-from storage.project import rounds, runs
+from storage.core.records import QueuedRound, Run
+from storage.project import queued_rounds, rounds, runs
 
 # Starting.
 
@@ -143,3 +147,148 @@ def test_the_end_of_a_log_is_read_without_the_rest(judged, jobs):
     log.parent.mkdir(parents=True)
     log.write_bytes(b"".join(b"line %d\n" % i for i in range(20_000)) + b"caf\xe9\n")
     assert jobs.log_tail("r1", 2) == "line 19999\ncaf\N{REPLACEMENT CHARACTER}"
+
+
+# The queue.
+
+
+class Workerless(Jobs):
+    """Keeps the ids of the runs whose workers it would start."""
+
+    def __init__(self, store, folder):
+        super().__init__(store, folder)
+        self.workers = []
+
+    def spawn(self, run_id, reward=None):
+        self.workers.append(run_id)
+
+
+@pytest.fixture
+def queue(judged):
+    return Workerless(judged.store, judged.folder)
+
+
+def end(queue, run_id, status="done"):
+    assert runs.claim(queue.store, run_id, os.getpid())
+    runs.finish(queue.store, run_id, status)
+
+
+def waiting(queue):
+    return [one.id for one in queued_rounds.waiting(queue.store)]
+
+
+def test_a_round_begins_at_once_if_none_trains_and_waits_otherwise(judged, queue):
+    first = queue.start(judged.config())
+    assert isinstance(first, Run) and queue.workers == [first.id]
+    second, third = (queue.start(judged.config(seed=seed), judges="simulated") for seed in (2, 3))
+    assert isinstance(second, QueuedRound) and waiting(queue) == [second.id, third.id]
+    queue.start_next()
+    assert queue.workers == [first.id], "one trains at a time"
+    end(queue, first.id, "failed")
+    queue.start_next()
+    queue.start_next()
+    (_, run_id) = queue.workers
+    begun = rounds.of_run(queue.store, run_id)
+    assert (runs.get(queue.store, run_id).seed, begun.judges, begun.trigger) == (2, "simulated", "hand")
+    assert queued_rounds.get(queue.store, second.id).run_id == run_id and waiting(queue) == [third.id]
+
+
+def test_a_round_waits_behind_those_that_wait(judged, queue):
+    first = queue.start(judged.config())
+    second = queue.start(judged.config(seed=2))
+    end(queue, first.id)
+    third = queue.start(judged.config(seed=3))
+    assert isinstance(third, QueuedRound) and queued_rounds.get(queue.store, second.id).state == "started"
+
+
+def test_a_round_that_is_taken_out_does_not_begin(judged, queue):
+    first = queue.start(judged.config())
+    second, third = (queue.start(judged.config(seed=seed)) for seed in (2, 3))
+    queued_rounds.take_out(queue.store, second.id)
+    end(queue, first.id)
+    queue.start_next()
+    assert runs.get(queue.store, queue.workers[-1]).seed == 3 and queued_rounds.get(queue.store, third.id).state == "started"
+
+
+def test_a_round_that_cannot_begin_says_why_once_and_the_next_has_its_turn(judged, queue, caplog):
+    first = queue.start(judged.config())
+    reasons = {
+        json.dumps(judged.config(min_pairs=20).to_dict()): "9 preference pairs, need 20: judge 11 more",
+        json.dumps(judged.config().to_dict() | {"banana": 1}): "RoundConfig has no banana",
+        json.dumps(replace(judged.config(), reward_function="os:system").to_dict()): "no page runs code",
+    }
+    refused = [queued_rounds.add(queue.store, json.loads(config), trigger="schedule").id for config in reasons]
+    last = queue.start(judged.config(seed=7))
+    end(queue, first.id)
+    queue.start_next()
+    for queued_id, reason in zip(refused, reasons.values(), strict=True):
+        row = queued_rounds.get(queue.store, queued_id)
+        assert row.state == "not started" and reason in row.reason
+    assert queued_rounds.get(queue.store, last.id).state == "started"
+    queue.start_next()
+    assert caplog.text.count("was not started") == 3
+
+
+def test_too_few_pairs_and_code_are_refused_before_there_is_a_row(judged, queue):
+    with pytest.raises(NotEnoughPairs):
+        queue.start(judged.config(min_pairs=20))
+    with pytest.raises(RoundError, match="no page runs code"):
+        queue.start(replace(judged.config(), reward_function="os:system"))
+    assert waiting(queue) == [] and queued_rounds.not_started(queue.store) == []
+
+
+def test_a_worker_that_cannot_be_started_is_a_failed_run_and_the_next_has_its_turn(judged, queue, monkeypatch):
+    first = queue.start(judged.config())
+    second, third = (queue.start(judged.config(seed=seed)) for seed in (2, 3))
+    end(queue, first.id)
+
+    def no_memory(run_id, reward=None):
+        raise OSError("Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "spawn", no_memory)
+        queue.start_next()
+    failed = runs.get(queue.store, queued_rounds.get(queue.store, second.id).run_id)
+    assert (failed.status, failed.error) == ("failed", "its worker could not be started: Cannot allocate memory")
+    queue.start_next()
+    assert queued_rounds.get(queue.store, third.id).run_id == queue.workers[-1]
+
+
+def test_a_run_whose_process_died_before_its_worker_began_is_begun_by_another(judged, queue, monkeypatch):
+    monkeypatch.setattr(jobs_module, "ORPHAN_S", -1.0)
+    asked = queued_rounds.add(queue.store, judged.config().to_dict(), trigger="hand")
+    run_id = queue._begin_next()
+    assert queue.workers == []
+    runs.finish(queue.store, run_id, "lost")
+    queue.start_next()
+    assert queue.workers == [run_id] and runs.get(queue.store, run_id).status == "queued"
+    queue.start_next()
+    assert queue.workers == [run_id] and queued_rounds.get(queue.store, asked.id).state == "started"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["ask", "next"])
+def test_a_process_that_is_killed_at_any_step_starts_nothing_twice_and_loses_nothing(judged, tmp_path, act):
+    template = tmp_path / "template"
+    judged.store.close()
+    shutil.copytree(judged.folder.root, template)
+    script = Path(__file__).parents[2] / "support" / "queue_kills.py"
+    played = subprocess.run(
+        [sys.executable, str(script), act, str(template), json.dumps(judged.config().to_dict())],
+        capture_output=True,
+        text=True,
+        cwd=script.parents[2],
+        env=os.environ | {"PYTHONPATH": str(script.parents[2])},
+    )
+    assert played.returncode == 0, played.stderr
+    told = json.loads(played.stdout)
+    assert len(told) > 20 and not told[-1]["died"]
+    asked = 2 if act == "next" else 1
+    for kill in told:
+        if act == "ask" and kill["states"] == []:
+            # Killed before the row was written: nobody was told that the round was queued.
+            assert (kill["died"], kill["runs"], kill["workers"]) == (True, 0, 0)
+            continue
+        assert kill["states"] == ["started", *["waiting"] * (asked - 1)], kill
+        assert (kill["runs"], kill["rounds"], kill["begun"]) == (1, 1, 1), kill
+    assert any(kill["workers"] == 2 for kill in told), "a worker that was started before the kill, and the one that another started"

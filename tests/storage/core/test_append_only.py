@@ -11,7 +11,7 @@ from storage.content import batches, policies, refusals
 from storage.core.database import now
 from storage.core.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
 from storage.judging import exclusions, gold, judgments, queue
-from storage.project import guidelines, rounds, runs, settings
+from storage.project import guidelines, queued_rounds, rounds, runs, settings
 
 MAY_CHANGE = {
     "prompts": "retired starter",
@@ -39,6 +39,7 @@ MAY_CHANGE = {
     "batches": "generated cancelled_by_id cancelled_at",
     "rounds": "guards",
     "decisions": "",
+    "queued_rounds": "state run_id reason ended_by_id ended_at worker_at",
 }
 """Tables that record an act, with the columns that may change: where a thing stands now, which other rows tell again."""
 
@@ -84,6 +85,7 @@ def full(world):
     tuned = policies.register_tuned(store, name="tuned", base_model="hub/tiny", adapter_path="runs/round-1/adapter", run_id="round-1")
     rounds.create(store, "round-1", trigger="hand", judges="people", baseline=world.policy)
     rounds.decide(store, tuned, "promoted", decided_by="comparisons", reason="It wins.")
+    queued_rounds.add(store, {"method": "ppo"}, trigger="schedule")
     for table, values in {
         "imports": {"format": "csv", "source": "a.csv", "report": "{}"},
         "accounts": {"annotator_id": world.bob.id, "password_hash": "$argon2id$", "roles": '["lead"]'},

@@ -287,6 +287,7 @@ LATER_FILLS = {
         "round_id version_id act decided_by reason current_before_id created_at",
         (1, 2, "promoted", "comparisons", "It wins.", 1, at(77)),
     ),
+    "m020_queued_rounds": lambda db: put(db, "queued_rounds", "id trigger judges config created_at", (1, "hand", "people", "{}", at(78))),
 }
 """Of tables that came after those whose views are compared below."""
 
@@ -1037,3 +1038,21 @@ def test_m019_s_views_show_what_they_showed_and_decisions_besides(before):
     assert before.conn.execute("SELECT * FROM audit WHERE subject = 'policy'").fetchall() == [
         (at(90), ANN, "promoted", "policy", "tiny-r1", "It is kinder."),
     ]
+
+
+def test_m020_adds_the_queue_of_rounds(step):
+    done = step("m020_queued_rounds")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {
+        f"queued_rounds.{column}"
+        for column in words("id trigger judges config by_id created_at state run_id reason ended_by_id ended_at worker_at")
+    }
+    assert done.added("keys") == {
+        "queued_rounds.by_id -> annotators.id", "queued_rounds.run_id -> runs.id", "queued_rounds.ended_by_id -> annotators.id",
+    }  # fmt: skip
+    assert (done.added("indexes"), done.added("views")) == (words("queued_rounds_waiting queued_rounds_without_worker"), set())
+    assert done.added("triggers") == words(
+        "queued_rounds_are_not_changed queued_rounds_end_once queued_rounds_start_once queued_rounds_are_not_deleted"
+    )
+    assert done.new["rows"]["queued_rounds"] == []
