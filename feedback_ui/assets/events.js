@@ -55,14 +55,23 @@ export function showStartedRun(/** @type {string | null} */ run) {
 /** The run in the address, or else the one that was chosen before; none opens the newest. */
 export function runOfAddress() {
   const { page, part } = place();
-  return [(page === "training" ? part : null) ?? chosenRun ?? ""];
+  if (page === "training" && part !== null) chosenRun = part;
+  return [chosenRun ?? ""];
 }
 
-/** Writes the run that was chosen or started into the address. @param {string | null} run */
+/**
+ * Remembers the run that was chosen or started, and writes it into the address if its page is open.
+ *
+ * Choosing calls it at once, and not when the server has answered: by then another page may be open, or Back was pressed.
+ * @param {string | null} run
+ * @returns {[string | null]}
+ */
 export function rememberRun(run) {
-  if (!run || openTab("pages") !== "training") return;
-  chosenRun = run;
-  setPlace("training", run);
+  if (run) {
+    chosenRun = run;
+    if (openTab("pages") === "training") setPlace("training", run);
+  }
+  return [run];
 }
 
 /** Brings the comparison that was opened into view, and its number into the address. */

@@ -172,7 +172,7 @@ class TrainingPage:
         tab.select(self.open, self.linked, opened, js=in_browser("runOfAddress"), **QUIET)
         self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
-        self.picker.input(self.pick, self.picker, self.followed, **QUIET).then(None, self.picker, js=in_browser("rememberRun"))
+        self.picker.input(self.pick, self.picker, self.followed, js=in_browser("rememberRun"), **QUIET)
         started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.queue.followed, *self.followed], **QUIET)
         started.then(None, self.picker, js=in_browser("showStartedRun"))
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
