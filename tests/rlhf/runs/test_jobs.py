@@ -213,7 +213,7 @@ def test_a_round_that_is_taken_out_does_not_begin(judged, queue):
 def test_a_round_that_cannot_begin_says_why_once_and_the_next_has_its_turn(judged, queue, caplog):
     first = queue.start(judged.config())
     reasons = {
-        json.dumps(judged.config(min_pairs=20).to_dict()): "9 preference pairs, need 20: judge 11 more",
+        json.dumps(judged.config(min_pairs=20).to_dict()): "6 teach · 3 measure: a round needs 20 preference pairs that teach",
         json.dumps(judged.config().to_dict() | {"banana": 1}): "RoundConfig has no banana",
         json.dumps(replace(judged.config(), reward_function="os:system").to_dict()): "no page runs code",
     }
