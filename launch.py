@@ -18,7 +18,7 @@ from ipaddress import ip_address
 
 from rlhf import model_files
 from rlhf.cli import accounts as account_verbs
-from rlhf.cli import exchange, loop, prompts, rounds, statistics
+from rlhf.cli import deploy, exchange, loop, prompts, rounds, statistics
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
@@ -102,6 +102,7 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     folder, store = open_store(args.data)
     restrict_and_report(folder)
     require_accounts_for_remote(args, store)
+    endpoints.named_apart(store, args.model, endpoints.from_options(args))
     fetch_weights(args.model)
     server_options = ["--model", args.model, "--device", args.device, *api_key.as_arguments(args), *endpoints.as_arguments(args)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -261,6 +262,7 @@ def build_parser() -> argparse.ArgumentParser:
     exchange.add(verbs)
     prompts.add(verbs)
     rounds.add(verbs)
+    deploy.add(verbs)
     loop.add(verbs)
     statistics.add(verbs)
 

@@ -87,6 +87,20 @@ FORMATS = "tests/storage/exchange/test_read_formats.py"
 """What each format reads; what it writes is in test_write_formats.py. One table of odd rows serves them all."""
 
 TESTED_ELSEWHERE = {
+    # Each is a step of an export, and the runtimes read what it wrote.
+    **dict.fromkeys([f"rlhf/deploy/{name}.py" for name in ("formats", "graphs", "policy")], "tests/rlhf/deploy/test_export.py"),
+    **dict.fromkeys(
+        [
+            f"rlhf/deploy/runtimes/{name}.py"
+            for name in ("check", "gguf_llama", "gguf_transformers", "hf", "onnx_graph", "openvino_graph", "peft_adapter")
+        ],
+        "tests/rlhf/deploy/test_export.py",
+    ),
+    **dict.fromkeys(
+        [f"rlhf/deploy/clients/{name}_client.py" for name in ("gguf", "hf", "onnx", "openvino", "peft")],
+        "tests/rlhf/deploy/test_clients.py",
+    ),
+    "rlhf/cli/deploy.py": "tests/rlhf/deploy/test_export.py",
     # The engine's rows, seen from outside.
     "rlhf/generation/lanes.py": "tests/rlhf/generation/test_engine.py",
     **dict.fromkeys(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.analysis import version_card
@@ -20,6 +21,17 @@ NAME = "README.md"
 """The file's name; the hub shows a repository's README as its model card."""
 
 LIBRARY = "peft"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a card says of an export, in place of what it says of an adapter."""
+
+    library: str
+    """The hub's name for the library that reads it."""
+    summary: str
+    use: str
+    check: str
 
 
 def write(store: Database, version: PolicyVersion, result: RoundResult) -> Path:
@@ -40,24 +52,31 @@ def write(store: Database, version: PolicyVersion, result: RoundResult) -> Path:
     return folder / NAME
 
 
-def text(card: VersionCard) -> str:
-    """The whole file."""
+def text(card: VersionCard, exported: Exported | None = None) -> str:
+    """The whole file.
+
+    Args:
+        exported: what is deployed instead of the adapter that a run left.
+    """
     sections = {
         "Data": _data(card),
         "Figures": _figures(card.result),
         "Lineage": _lineage(card),
-        "Use": _use(card),
+        "Use": exported.use if exported else _use(card),
+        "Check": exported.check if exported else "",
         "Known limits": "\n".join(f"- {_plain(limit.in_words())}" for limit in card.limits),
         "Licence": _licence(card),
     }
     body = "\n\n".join(f"## {title}\n\n{content}" for title, content in sections.items() if content)
-    return f"{front_matter(card)}\n# {_plain(card.version.name)}\n\n{_summary(card)}\n\n{body}\n"
+    library = exported.library if exported else LIBRARY
+    summary = exported.summary if exported else _summary(card)
+    return f"{front_matter(card, library)}\n# {_plain(card.version.name)}\n\n{summary}\n\n{body}\n"
 
 
-def front_matter(card: VersionCard) -> str:
+def front_matter(card: VersionCard, library: str = LIBRARY) -> str:
     """The metadata as YAML. Every value is an identifier of a known form, so that none needs quotation."""
     tags = ["rankloop", "rlhf", *([card.config.method, card.config.adapter.kind] if card.config else [])]
-    lines = [f"library_name: {LIBRARY}", f"license: {card.licence}", *([f"base_model: {card.base_id}"] if card.base_id else [])]
+    lines = [f"library_name: {library}", f"license: {card.licence}", *([f"base_model: {card.base_id}"] if card.base_id else [])]
     return "\n".join(["---", *lines, "pipeline_tag: text-generation", "tags:", *(f"- {tag}" for tag in tags), "---", ""])
 
 

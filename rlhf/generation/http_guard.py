@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 from collections.abc import Iterator
 
 from starlette.datastructures import Headers
@@ -27,6 +28,8 @@ OPEN = frozenset({"/health"})
 BODY_S = 10.0
 """How long a body may take to arrive, in seconds."""
 
+STOPPING = "the policy server was stopped before the answer was whole: ask again when it runs"
+
 
 class PolicyServerMiddleware:
     """ASGI middleware. Passes accepted requests on with their whole body; sends no CORS headers, so that no other site reads a response."""
@@ -42,9 +45,27 @@ class PolicyServerMiddleware:
             response = self._refused(scope)
             if response is None and scope["method"] == "POST":
                 response, receive = await self._read(receive)
-            await (response or self.app)(scope, receive, send)
+            await self._answer(response or self.app, scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs the app. The server cancels what it still answers when it stops: the client is told so, and a stream ends with an error."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await app(scope, receive, watched)
+        except asyncio.CancelledError:
+            if started:
+                event = f"data: {json.dumps(error_object(503, STOPPING))}\n\n"
+                await send({"type": "http.response.body", "body": event.encode(), "more_body": False})
+            else:
+                await refusal(503, STOPPING)(scope, receive, send)
 
     def _refused(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)

@@ -204,7 +204,7 @@ def main() -> int:
         loading = thread.submit(partial(Backbone.load, weights, arguments.device, needs_template=not arguments.no_queue))
         backbone = loading.result()
         service = PolicyService(store, arguments.model, backbone, thread=thread)
-        collectors = endpoint_sources(store, chosen)
+        collectors = endpoint_sources(store, endpoints.named_apart(store, arguments.model, chosen))
     except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2

@@ -236,6 +236,21 @@ class Adapters:
             else:
                 group.delete(name)
 
+    def merge(self, name: str) -> PreTrainedModel:
+        """The base with the adapter's weights added to its own. Nothing else of this object may be used afterwards.
+
+        Raises:
+            ModelError: PEFT cannot add weights of this type to a base.
+        """
+        group = self._group_of(name)
+        kind = group.model.peft_config[name].peft_type
+        if group.is_prompt_learning:
+            raise ModelError(f"a learned prompt ({kind}) has no weights that could be merged into the base: export the adapter alone")
+        with self._exclusive():
+            self._attach(group)
+            merged: PreTrainedModel = group.model.merge_and_unload(safe_merge=True, adapter_names=[name])
+        return merged
+
     # Weights.
 
     def to(self, device: torch.device) -> None:

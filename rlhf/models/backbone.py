@@ -136,6 +136,10 @@ class Backbone(ChatTokens):
         """Writes `adapter_model.safetensors` and its config straight into `folder`."""
         self.adapter_set.save(name, folder)
 
+    def merge_adapter(self, name: str) -> PreTrainedModel:
+        """The base with the adapter's weights added to its own. The backbone must not be used afterwards."""
+        return self.adapter_set.merge(name)
+
     def delete_adapter(self, name: str) -> None:
         self.adapter_set.delete(name)
 

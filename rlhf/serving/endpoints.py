@@ -6,10 +6,13 @@ import argparse
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from storage.content import policies
+from storage.core.database import Database
 
 REQUESTS_PER_MINUTE = 300
 """Default budget of one endpoint; attempts that failed count too."""
@@ -123,6 +126,26 @@ def from_file(path: Path) -> list[Endpoint]:
         except EndpointOptionError as error:
             raise EndpointOptionError(f"{path}: endpoint {number}: {error}") from error
     return _checked(endpoints)
+
+
+def named_apart(store: Database, base_model: str, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """The endpoints with names that no base or tuned version of the store has: `MODEL@HOST` where one has the model's own.
+
+    Another server may well have the model that this program has.
+
+    Raises:
+        EndpointOptionError: a base or tuned version has the name that the file gives an endpoint.
+    """
+    policies.ensure_base(store, base_model)
+    taken = {version.name for version in policies.all_versions(store) if version.kind != "external"}
+    apart = []
+    for endpoint in endpoints:
+        if endpoint.version in taken:
+            if endpoint.name:
+                raise EndpointOptionError(f"{endpoint.name} is a policy version of this store: give the endpoint another name")
+            endpoint = replace(endpoint, name=f"{endpoint.model}@{_origin(endpoint.url)[1]}")
+        apart.append(endpoint)
+    return _checked(apart)
 
 
 _FIELDS: Mapping[str, type] = {

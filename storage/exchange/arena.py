@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from storage.core.records import Message
-from storage.exchange import export, field_maps
+from storage.exchange import export, field_maps, verdicts
 from storage.exchange.rows import (
-    FIRST,
-    SECOND,
-    TIE,
     BadRow,
-    NewComparison,
+    Found,
+    Left,
     Record,
     Vote,
     conversation,
@@ -28,28 +26,30 @@ from storage.exchange.rows import (
     timestamp,
 )
 
-BOTH_BAD = ("tie (bothbad)", "both_bad", "bothbad")
-TIERS_OF = {"model_a": FIRST, "model_b": SECOND, "tie": TIE} | dict.fromkeys(BOTH_BAD, TIE)
+IGNORED_FIELDS = ("question_id", "id")
 
 
-def read(record: Record) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[Found]:
     """One comparison with one vote."""
+    models = name_of(record.get("model_a")), name_of(record.get("model_b"))
     winner = record.get("winner")
-    if not isinstance(winner, str) or winner not in TIERS_OF:
-        raise BadRow(f"winner must be model_a, model_b, tie or tie (bothbad), not {winner!r}")
+    outcome = verdicts.outcome_of(field_maps.FieldMap(), winner, models)
+    if outcome is None:
+        raise BadRow(f"winner must be model_a, model_b, tie or tie (bothbad), or the name of a model, not {winner!r}")
     turn = number_of(record.get("turn"))
-    messages, left, right = split_common_prompt(
-        _judged(conversation(record.get("conversation_a"), what="conversation_a"), turn),
-        _judged(conversation(record.get("conversation_b"), what="conversation_b"), turn),
-    )
+    both = [conversation(record.get(side), what=side) for side in ("conversation_a", "conversation_b")]
+    judged = [_judged(turns, turn) for turns in both]
+    if later := sum(map(len, both)) - sum(map(len, judged)):
+        yield Left("turns after the one that was judged", later)
+    messages, left, right = split_common_prompt(*judged)
     vote = Vote(
-        TIERS_OF[winner],
+        verdicts.tiers_of(outcome, 2),
         name_of(record.get("judge")),
-        all_bad=winner in BOTH_BAD,
+        all_bad=outcome == "both_bad",
         shown=None if record.get(field_maps.SIDES_KNOWN) is False else (0, 1),
         created_at=timestamp(record.get("tstamp", record.get("timestamp"))),
     )
-    yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))
+    yield pair(messages, left, right, [vote], models=models)
 
 
 def _judged(turns: list[Message], turn: float | None) -> list[Message]:
@@ -83,7 +83,7 @@ def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedV
 
 def _winner(vote: export.ExportedVote, left: int) -> str:
     if len(vote.tiers) < 2:
-        return BOTH_BAD[0] if vote.all_bad else "tie"
+        return "tie (bothbad)" if vote.all_bad else "tie"
     return "model_a" if vote.tiers[0][0] == left else "model_b"
 
 

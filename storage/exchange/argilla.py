@@ -76,6 +76,8 @@ def read(record: Record) -> Iterator[Found]:
         votes = [_labelled(value, answers, user, at, asked) for user, value, at in by_question[asked]]
     else:
         votes = _rated(by_question, answers)
+        if alone := _rated_alone(by_question, answers):
+            yield Left("ratings of one answer alone", alone)
     reasons = {user: value for name in TEXT_QUESTIONS for user, value, _ in by_question.get(name, ()) if isinstance(value, str)}
     for name, responses in by_question.items():
         if not (name == asked or name in TEXT_QUESTIONS or (asked is None and _rated_field(name, dict.fromkeys(answers)))):
@@ -244,10 +246,15 @@ def _suggestion(one: Any) -> Any:
 
 
 def _rated_field(question: str, fields: Mapping[str, Any]) -> str | None:
-    """The field that a rating question rates: the one with the longest name that is part of the question's name."""
+    """The field that a rating question rates: the one with the longest name that is, as a word, part of the question's name."""
     plain = question.replace("-", "_")
-    named = [name for name in fields if name not in PROMPT_FIELDS and name.replace("-", "_") in plain and name != question]
+    named = [name for name in fields if name not in PROMPT_FIELDS and name != question and _is_word_of(name.replace("-", "_"), plain)]
     return max(named, key=len, default=None)
+
+
+def _is_word_of(name: str, question: str) -> bool:
+    """Whether a name stands in another one with no letter or digit that goes on before or after it; a capital begins a word."""
+    return re.search(rf"(?<![^\W_]){re.escape(name)}(?![a-z\d])", question) is not None
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
@@ -270,7 +277,7 @@ def _stem(name: str) -> str | None:
 
 def _prompt_field(fields: Mapping[str, Any], answers: Sequence[str]) -> str:
     """The field of the prompt."""
-    others = [name for name in fields if name not in answers and fields[name]]
+    others = [name for name, value in fields.items() if name not in answers and value]
     named = [name for name in PROMPT_FIELDS if name in others]
     if not named and len(others) != 1:
         raise BadRow(f"which field is the prompt? Name it {', '.join(PROMPT_FIELDS[:-1])} or {PROMPT_FIELDS[-1]}")
@@ -286,6 +293,23 @@ def _ranked(value: Any, answers: Sequence[str], user: str | None, at: str | None
 
 def _rated(by_question: Mapping[str, list[Response]], answers: Sequence[str]) -> list[Vote]:
     """One vote for each user, ranked by their ratings. Users who rated fewer than two answers give no vote."""
+    scores, times = _ratings(by_question, answers)
+    return [
+        Vote(by_score([ratings.get(name) for name in answers]), user, created_at=times[user])
+        for user, ratings in scores.items()
+        if len(ratings) >= 2
+    ]
+
+
+def _rated_alone(by_question: Mapping[str, list[Response]], answers: Sequence[str]) -> int:
+    """How many users rated only one answer, which gives no vote."""
+    return sum(len(ratings) == 1 for ratings in _ratings(by_question, answers)[0].values())
+
+
+def _ratings(
+    by_question: Mapping[str, list[Response]], answers: Sequence[str]
+) -> tuple[dict[str | None, dict[str, float]], dict[str | None, str | None]]:
+    """The ratings that each user gave, by answer; and when."""
     scores: dict[str | None, dict[str, float]] = {}
     times: dict[str | None, str | None] = {}
     for question, responses in by_question.items():
@@ -297,11 +321,7 @@ def _rated(by_question: Mapping[str, list[Response]], answers: Sequence[str]) ->
             if number is not None:
                 scores.setdefault(user, {})[field] = number
                 times[user] = at
-    return [
-        Vote(by_score([ratings.get(name) for name in answers]), user, created_at=times[user])
-        for user, ratings in scores.items()
-        if len(ratings) >= 2
-    ]
+    return scores, times
 
 
 def _with_reason(vote: Vote, reasons: Mapping[str | None, str]) -> Vote:

@@ -1,4 +1,4 @@
-"""Reads CSV and TSV as records, one at a time, with the headings as names. Cells may hold messages as JSON.
+"""Reads CSV and TSV as records, one at a time, with the headings as names.
 
 Yields (line, record), with a `BadRow` for a row that cannot be read; `files` says which separator a file has.
 """
@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from storage.core.database import StoreError
-from storage.exchange import cells, encodings, strict_json
+from storage.exchange import cells, encodings
 from storage.exchange.limits import Limits, check_blank, too_long
 from storage.exchange.rows import BadRow, Record
 
 MAX_COLUMNS = 10_000
 """Maximum number of columns of a CSV file."""
+
+SEPARATOR_LINE = ["sep=", ""]
+"""A first line by which files name their separator to a spreadsheet, `sep=;`, as its fields."""
 
 
 def rows(file: BinaryIO, path: Path, limits: Limits, delimiter: str) -> Iterator[tuple[int, Record | BadRow]]:
@@ -80,7 +82,8 @@ def _rows(text: TextIO, path: Path, limits: Limits, delimiter: str) -> Iterator[
         except csv.Error as error:
             yield line, BadRow(f"not CSV: {error}")
             continue
-        if not fields:
+        # A spreadsheet writes rows of nothing but separators after its last one.
+        if not any(fields):
             blank += 1
             check_blank(blank)
             continue
@@ -88,6 +91,8 @@ def _rows(text: TextIO, path: Path, limits: Limits, delimiter: str) -> Iterator[
             yield line, BadRow(encodings.NOT_UTF8)
             if not header:
                 return
+            continue
+        if not header and fields == SEPARATOR_LINE:
             continue
         if not header:
             header = [field.strip() for field in fields]
@@ -98,34 +103,7 @@ def _rows(text: TextIO, path: Path, limits: Limits, delimiter: str) -> Iterator[
             continue
         if not limits.raw_cells:
             fields = [cells.raw(field) for field in fields]
-        try:
-            yield line, {name: _cell(name, field, limits) for name, field in zip(header, fields, strict=True) if field != ""}
-        except BadRow as error:
-            yield line, error
-
-
-def _cell(name: str, text: str, limits: Limits) -> Any:
-    """The text of a cell, or the messages that it holds as JSON.
-
-    Raises:
-        BadRow: it holds messages as Python prints them, which would become one text otherwise.
-    """
-    if _PYTHON_MESSAGES.match(text):
-        raise BadRow(f"{name} holds messages as Python prints them, not as JSON: write the file with JSON in its cells")
-    if not _JSON_MESSAGES.match(text):
-        return text
-    try:
-        value = strict_json.decode(text, limits)
-    except (ValueError, RecursionError):
-        return text
-    return text if isinstance(value, BadRow) or not all(isinstance(item, dict) and _ROLES & set(item) for item in value) else value
-
-
-_JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(?:role|content|from|value)"\s*:')
-
-_PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(?:role|content|from|value)'\s*:")
-
-_ROLES = {"role", "from"}
+        yield line, {name: field for name, field in zip(header, fields, strict=True) if field != ""}
 
 
 def _check_header(header: list[str], path: Path) -> None:

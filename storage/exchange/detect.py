@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from storage.core.database import StoreError
-from storage.exchange import files
+from storage.exchange import files, paths, verdicts
 from storage.exchange.columns import Respelling
+from storage.exchange.field_maps import BAD, GOOD
 from storage.exchange.formats import FORMATS, Format, Sign
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Record, Row
+from storage.exchange.rows import BadRow, Record, Row, number_of
 
 SAMPLE = 200
 """Rows that are looked at."""
@@ -25,6 +26,7 @@ there is none, the one that the most rows have, if these are more than half. The
 
 SHOWN_FIELDS = 20
 SHOWN_FORMATS = 3
+SHOWN_NUMBERS = 7
 
 
 class Unrecognised(StoreError):
@@ -75,7 +77,7 @@ def recognise(records: Iterable[Row], path: str) -> Recognised:
         raise Unrecognised(
             f"{path} has no row that can be read, so that its format cannot be told: {reason}. Nothing was imported.", reason=reason
         )
-    found = _matching(rows, respelt=False) or _matching(rows, respelt=True)
+    found = _matching(rows, respelt=False) or _matching(rows, respelt=True) or _half_judged(rows)
     of_most = {name: signs for name, signs in found.items() if len(signs) >= MOST * len(rows)}
     if not found:
         raise _unrecognised(rows, path)
@@ -83,9 +85,35 @@ def recognise(records: Iterable[Row], path: str) -> Recognised:
         best = max(of_most, key=lambda name: max(map(len, of_most[name])))
     else:
         best = max(found, key=lambda name: (len(found[name]), max(map(len, found[name]))))
+    if unclear := _unclear_numbers(FORMATS[best], rows):
+        raise Unrecognised(f"{path}: {unclear}. Nothing was imported.", reason=unclear)
     signs = found[best]
     fields = ", ".join(field.split("=")[0] for field in max(set(signs), key=signs.count))
     return Recognised(best, f"by its fields {fields}, in {len(signs)} of {len(rows)} rows")
+
+
+def _unclear_numbers(format: Format, rows: Sequence[Record]) -> str:
+    """Why it is not clear which answers the numbers of the verdicts mean; empty if it is."""
+    fields = format.fields
+    if fields is None or not fields.counts_from_one:
+        return ""
+    verdict, answers = "", ""
+    numbers: set[float] = set()
+    for row in (_respelt(format, row) for row in rows):
+        path = next((path for path in fields.winner if paths.has(row, path)), None)
+        number = number_of(row.get(path)) if path else None
+        if path and number is not None:
+            numbers.add(number)
+            verdict, answers = path, next((pair for pair in fields.completions if paths.has(row, pair)), "A+B")
+    known = {float(word) for word in fields.outcomes if number_of(word) is not None}
+    others = {number for number in numbers - known if not (1.5 in known and 1 < number < 2)}
+    if not others and not (0 in numbers and max(numbers) <= 1):
+        return ""
+    shown = ", ".join(f"{number:g}" for number in sorted(numbers)[:SHOWN_NUMBERS])
+    return (
+        f"{verdict} has the numbers {shown}, which may mean either answer. Say which: --map prompt=FIELD,completions={answers},"
+        f"winner={verdict},first=NUMBER,second=NUMBER,tie=NUMBER"
+    )
 
 
 AS_TEXT = "a text with a prompt in each line is read with --format lines, one with blank lines between the prompts with --format paragraphs"
@@ -101,6 +129,21 @@ def _matching(rows: Sequence[Record], *, respelt: bool) -> dict[str, list[Sign]]
         signs = [sign for row in rows if (sign := _spelt_sign(format, row, spelling))]
         if len(signs) > HALF * len(rows):
             found[name] = signs
+    return found
+
+
+def _half_judged(rows: Sequence[Record]) -> dict[str, list[Sign]]:
+    """As `_matching`, of rows most of which nobody judged yet: some have a verdict, and the others are like them but for it."""
+    found: dict[str, list[Sign]] = {}
+    for name, format in FORMATS.items():
+        if format.fields is None:
+            continue
+        spelt = [_respelt(format, row) for row in rows]
+        for sign in {sign for row in spelt if (sign := sign_of(format, row))}:
+            rest = tuple(field for field in sign if field.split("=")[0] not in format.fields.verdict_columns())
+            like = sum(not missing(rest, row) for row in spelt)
+            if len(rest) < len(sign) and like > max(HALF * len(rows), len(found.get(name, ()))):
+                found[name] = [sign] * like
     return found
 
 
@@ -213,11 +256,11 @@ def _are_texts(value: Any) -> bool:
 
 
 def _is_dialogue(value: Any) -> bool:
-    return isinstance(value, str) and "\n\nHuman:" in value and "\n\nAssistant:" in value
+    return isinstance(value, str) and "\n\nAssistant:" in value and ("\n\nHuman:" in value or value.lstrip().startswith("Human:"))
 
 
 def _is_flag(value: Any) -> bool:
-    return str(value).strip().lower() in ("true", "false", "0", "1", "-1", "good", "bad", "desirable", "undesirable")
+    return verdicts.word_of(value) in (*GOOD, *BAD)
 
 
 def _is_tree(value: Any) -> bool:

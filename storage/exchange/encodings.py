@@ -118,6 +118,24 @@ class _Recoded(io.RawIOBase):
         return len(piece)
 
 
+def with_line_feeds(file: BinaryIO) -> io.BufferedReader:
+    """The text with line feeds where it has carriage returns, which alone end the lines of some programs."""
+    return io.BufferedReader(_LineFeeds(file), CHUNK_BYTES)
+
+
+class _LineFeeds(io.RawIOBase):
+    def __init__(self, file: BinaryIO):
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.file.read(len(buffer))
+        buffer[: len(data)] = data.replace(b"\r", b"\n")
+        return len(data)
+
+
 _UNDECODED = re.compile(r"[\udc80-\udcff]")
 """Bytes that are no UTF-8, as `surrogateescape` reads them."""
 

@@ -19,6 +19,10 @@ Outcome = int | Literal["tie", "both_bad", "none"]
 """What a verdict says: the index of the better answer, a tie, a tie of bad answers, or nothing."""
 
 
+GOOD = ("true", "1", "good", "thumbsup", "up", "positive", "desirable")
+BAD = ("false", "0", "-1", "bad", "thumbsdown", "down", "negative", "undesirable")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldMap:
     """Where each thing stands in a row."""
@@ -50,8 +54,10 @@ class FieldMap:
     label: Paths = ()
     """Whether the one answer is good: true or false, or one of `good` and `bad`."""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-    good: Paths = ("true", "1", "good", "thumbsup", "up", "positive", "desirable")
-    bad: Paths = ("false", "0", "-1", "bad", "thumbsdown", "down", "negative", "undesirable")
+    counts_from_one: bool = False
+    """Whether a number in `winner` counts the answers from 1 on, where other files of the same fields count from 0 or by other scales."""
+    good: Paths = GOOD
+    bad: Paths = BAD
     unrated: Paths = ("none", "", "--")
     """Words of `label` that say nothing. A missing value is `none`."""
     strengths: Mapping[str, str] = field(default_factory=dict)
@@ -84,6 +90,10 @@ class FieldMap:
         listed = [path for value in named if isinstance(value, tuple) for path in value] + list(self.ratings.values())
         return list(dict.fromkeys(part for path in listed for part in path.split("+")))
 
+    def verdict_columns(self) -> frozenset[str]:
+        """The names of the columns that say which answer is better."""
+        return frozenset(part for path in (*self.winner, *self.flags, *self.scores, *self.ranks, *self.label) for part in path.split("+"))
+
     def columns(self) -> tuple[str, ...]:
         """The names of the columns that the map reads."""
         return tuple(dict.fromkeys(re.split(r"[.\[]", path.removeprefix("rows[]."))[0] for path in self.paths() if path))
@@ -99,7 +109,7 @@ TIES: dict[str, Outcome] = {
 LETTER_OUTCOMES: dict[str, Outcome] = {
     **{f"{stem}{letter}": index for stem in ("", "model_", "response_", "answer_", "assistant_")
        for index, letter in enumerate("ab")},
-    "left": 0, "right": 1, "first": 0, "second": 1, **TIES,
+    "left": 0, "right": 1, "first": 0, "second": 1, "a>b": 0, "b>a": 1, "a=b": "tie", **TIES,
 }  # fmt: skip
 """Words that can mean only one thing. Numbers are not among them: some files count from 0, some from 1."""
 
@@ -142,17 +152,17 @@ MAPS: dict[str, FieldMap] = {
     "ranked": replace(_SEVERAL, ranks=("ranks",)),
     "pairwise": PAIRWISE,
     "pairwise-numbered": replace(
-        PAIRWISE, completions=tuple(f"{answer}_1+{answer}_2" for answer in ANSWERS), models=("model_1+model_2",),
+        PAIRWISE, counts_from_one=True, completions=tuple(f"{answer}_1+{answer}_2" for answer in ANSWERS), models=("model_1+model_2",),
         outcomes=ONE_TWO | {f"{name}_{number}": number - 1 for name in (*ANSWERS, "model") for number in (1, 2)}
         | {"first": 0, "second": 1},
     ),
     "alpacaeval": FieldMap(
-        prompt=("prompt", "instruction+input"), completions=("output_1+output_2",), winner=("preference",),
+        prompt=("prompt", "instruction+input"), completions=("output_1+output_2",), winner=("preference",), counts_from_one=True,
         outcomes={"1": 0, "2": 1, "1.5": "tie", "0": "tie"}, models=("generator_1+generator_2",), annotator=("annotator",),
         kind=("dataset",), split=("split",), ignored=("annotator_index", "index", "sample_id"),
     ),
     "llmbar": FieldMap(
-        prompt=("instruction+input",), completions=("output_1+output_2",), winner=("label",), outcomes=ONE_TWO,
+        prompt=("instruction+input",), completions=("output_1+output_2",), winner=("label",), outcomes=ONE_TWO, counts_from_one=True,
         ignored=("id", "index", "idx"),
     ),
     "pandalm": FieldMap(

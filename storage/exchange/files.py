@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from storage.core.database import StoreError
-from storage.exchange import csv_rows, encodings, json_rows, packing, parquet_rows, text_lines, wrapped
+from storage.exchange import csv_rows, encodings, json_rows, message_texts, packing, parquet_rows, text_lines, wrapped
 from storage.exchange.columns import fold
 from storage.exchange.limits import CHUNK_BYTES, MAX_UNPACKED_BYTES, Limits, mib
 from storage.exchange.packing import Packing
@@ -75,7 +75,7 @@ def records(
         with open(path, "rb") as raw:
             size = os.fstat(raw.fileno()).st_size
             count = 0
-            for count, record in enumerate(_records(path, raw, container, limits, is_row), start=1):
+            for count, record in enumerate(message_texts.decoded(_records(path, raw, container, limits, is_row), limits), start=1):
                 yield record
                 if progress and count % PROGRESS_ROWS == 0:
                     at = raw.tell()
@@ -114,6 +114,8 @@ def _records(path: Path, raw: io.BufferedReader, container: Container | None, li
     encodings.check_content(start, path)
     text, start = _as_text(path, buffered, limits)
     kind_of_text = container or _kind_of_text(path, start)
+    if b"\r" in start and b"\n" not in start:
+        text = encodings.with_line_feeds(text)
     if kind_of_text in ("lines", "paragraphs"):
         return (text_lines.lines if kind_of_text == "lines" else text_lines.paragraphs)(text, limits)
     if kind_of_text == "csv":
@@ -189,11 +191,18 @@ _HEADINGS = frozenset(map(fold, (
 
 
 def _delimiter(path: Path, text: bytes) -> str:
-    """The field separator: the first of comma, tab and semicolon that the line of headings contains; a tab for TSV."""
-    first = text.splitlines()[0] if text else b""
+    """The field separator: a tab for TSV, or what a first line `sep=;` says.
+
+    Otherwise the one of comma, tab and semicolon that parts the line of headings into the most usual names; of equal ones the first that it
+    contains.
+    """
+    first = text.splitlines()[0].decode(errors="replace") if text else ""
     if _ending(path) in (".tsv", ".tab"):
         return "\t"
-    return next((mark for mark in (",", "\t", ";") if mark.encode() in first), ",")
+    if said := re.fullmatch(r"sep=([,;\t])", first):
+        return said[1]
+    found = [mark for mark in (",", "\t", ";") if mark in first]
+    return max(found, key=lambda mark: sum(fold(name) in _HEADINGS for name in first.split(mark)), default=",")
 
 
 def _is_spread(text: bytes) -> bool:

@@ -55,6 +55,8 @@ class Format:
     """The fields of a row that the format knows nothing of and that may hold votes. Such a row is not recognised."""
     ignored: tuple[str, ...] = ()
     """Fields that number a row or repeat others: they are not kept, and `--strict` lets them pass."""
+    fields: field_maps.FieldMap | None = None
+    """The map that its reader goes by, if any."""
     group: str | None = None
     """The field by which rows that follow each other are read together."""
     columns: tuple[str, ...] = ()
@@ -78,8 +80,9 @@ def _by_map(name: str, *signs: Sign, group: str | None = None, unit: str = "", w
     fields = field_maps.MAPS[name]
     read = partial(mapped.read, fields)
     return Format(
-        read, write, unit, signs=signs, ignored=fields.ignored, group=group, columns=fields.columns(), keeps=field_maps.things_of(fields)
-    )
+        read, write, unit, signs=signs, ignored=fields.ignored, fields=fields, group=group, columns=fields.columns(),
+        keeps=field_maps.things_of(fields),
+    )  # fmt: skip
 
 
 def _pairs(write: export.Writer, *signs: Sign) -> Format:
@@ -181,7 +184,7 @@ FORMATS: dict[str, Format] = {
     ),
     "helpsteer3": Format(
         helpsteer3.read, helpsteer3.write, "comparisons",
-        keeps=helpsteer3.KEEPS, columns=("individual_preference", "model1", "model2", "domain"),
+        keeps=helpsteer3.KEEPS, columns=("individual_preference", "model1", "model2", "domain"), ignored=("overall_preference",),
         signs=(("context=list", "response1", "response2", "overall_preference"),),
     ),
     "argilla": Format(
@@ -195,7 +198,7 @@ FORMATS: dict[str, Format] = {
         signs=(("data=object", "annotations=list"), ("annotation_id", "lead_time"), ("annotation_id", "annotator")),
     ),
     "arena": Format(
-        arena.read, arena.write, "battles", keeps=arena.KEEPS,
+        arena.read, arena.write, "battles", keeps=arena.KEEPS, ignored=arena.IGNORED_FIELDS,
         signs=(("conversation_a=list", "conversation_b=list", "winner"),),
     ),
     "arena-55k": _by_map(

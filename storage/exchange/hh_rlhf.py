@@ -37,8 +37,16 @@ def read(record: Record) -> Iterator[NewComparison]:
     yield pair(messages, chosen, rejected, [Vote(FIRST)])
 
 
+def begins_dialogue(text: str) -> bool:
+    """Whether a text begins with a turn of the human, after white space or none, and goes on with one of the assistant."""
+    return text.lstrip().startswith("Human:") and "\n\nAssistant:" in text
+
+
 def dialogue(text: str) -> list[Message]:
     """The turns of a dialogue. Text before the first heading is a system message."""
+    if text.lstrip().startswith("Human:"):
+        # Files without white space at the ends of their texts have none before the first heading.
+        text = "\n\n" + text.lstrip()
     before, *parts = _HEADING.split(text)
     if not parts:
         raise BadRow('a dialogue must have turns that begin with "\\n\\nHuman:" and "\\n\\nAssistant:"')

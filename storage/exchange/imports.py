@@ -14,7 +14,7 @@ from pathlib import Path
 
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, now
-from storage.exchange import detect, files, import_records, interrupted, mapped, paths, publications, tracking
+from storage.exchange import detect, files, import_records, interrupted, mapped, message_texts, paths, publications, tracking
 from storage.exchange.columns import Respelling
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.files import RowProgress
@@ -137,7 +137,7 @@ def import_rows(
 
     As `import_file`, but the same rows may be imported again. Rows are counted from 1.
     """
-    records = ((number, _record(row)) for number, row in enumerate(rows, start=1))
+    records = message_texts.decoded(((number, _record(row)) for number, row in enumerate(rows, start=1)), limits)
     found = _reader(format, mapping)
     return _run(store, records, found, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
@@ -298,7 +298,7 @@ def _items(records: Iterable[tuple[int, Row]], reader: Format, most_chars: int, 
             refuse(line, "nested too deeply")
             continue
         for name in set(tracked.unread()):
-            tracking.count(report.numbering if name in reader.ignored else report.left, name)
+            tracking.count(report.numbering if name in reader.ignored or name in tracking.ROW_NUMBERS else report.left, name)
         for item in converted:
             if isinstance(item, Left):
                 _note(report, item)

@@ -265,11 +265,17 @@ def _listed(data: Record, fields: Mapping[str, Any]) -> Answers | None:
             items = data[field]
             return Answers(
                 tuple(str(item["id"]) for item in items),
-                tuple(next((item[name] for name in ITEM_TEXTS if item.get(name)), None) for item in items),
+                tuple(_item_text(item) for item in items),
                 tuple(name_of(item.get("model")) for item in items),
                 False,
             )
     return None
+
+
+def _item_text(item: Record) -> Any:
+    """The text of an item; an answer may be empty."""
+    named = [name for name in ITEM_TEXTS if item.get(name) is not None]
+    return next((item[name] for name in named if item[name]), item[named[0]] if named else None)
 
 
 def _sides(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, str]:

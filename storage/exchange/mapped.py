@@ -47,7 +47,7 @@ def read(fields: FieldMap, record: Record) -> Iterator[Found]:
         yield _label(fields, record, left)
         yield from left
         return
-    answers = _answers(fields, record)
+    answers = _as_turns(_answers(fields, record))
     messages, texts = _prompt_and_texts(fields, record, answers, left)
     models = _models(fields, record, len(texts))
     votes = list(votes_of(fields, record, models, left))
@@ -75,6 +75,8 @@ def _answers(fields: FieldMap, record: Record) -> list[CompletionValue]:
         if rejected is None:
             rejected = _empty(fields.rejected, record)
         worse = rejected if _is_texts(rejected) else [rejected]
+        if _is_texts(chosen) and len(chosen) == 1:
+            chosen = chosen[0]
         if _is_texts(chosen):
             raise BadRow(f"{fields.chosen[0]} must be text or messages")
         return [_answer(value, path) for value, path in ((chosen, fields.chosen[0]), *((value, fields.rejected[0]) for value in worse))]
@@ -137,9 +139,6 @@ def _prompt_and_texts(
         _check_repeated(value, turns, path)
         return _after(before, turns), texts
     if value is None:
-        if all(isinstance(answer, str) and answer.startswith("\n\nHuman:") for answer in answers):
-            turns, texts = split_shared_prompt([hh_rlhf.dialogue(cast(str, answer)) for answer in answers])
-            return _after(before, turns), texts
         raise BadRow(f"no prompt: needs one of {', '.join(fields.prompt)}, or --map prompt=FIELD")
     return _after(before, prompt_turns(value, path or "prompt")), [_text(answer) for answer in answers]
 
@@ -193,6 +192,13 @@ def _after(before: list[Message], turns: list[Message]) -> list[Message]:
     return before + turns[1:]
 
 
+def _as_turns(answers: Sequence[CompletionValue]) -> Sequence[CompletionValue]:
+    """Answers that are all texts of a whole dialogue, as its turns."""
+    if all(isinstance(answer, str) and hh_rlhf.begins_dialogue(answer) for answer in answers):
+        return [hh_rlhf.dialogue(cast(str, answer)) for answer in answers]
+    return answers
+
+
 def _is_whole(answer: CompletionValue, alone: bool) -> bool:
     """Whether an answer is a conversation that begins with its prompt; without a prompt beside it, also if the assistant began."""
     if not answer or not isinstance(answer[0], dict):
@@ -224,7 +230,7 @@ def prompt_turns(value: Any, path: str) -> list[Message]:
     """The turns of a prompt: a text is the user's, unless it is a dialogue that ends where the assistant speaks."""
     if isinstance(value, str):
         if value.lstrip().startswith("Human:") and value.rstrip().endswith("Assistant:"):
-            return hh_rlhf.dialogue("\n\n" + value.strip())[:-1]
+            return hh_rlhf.dialogue(value)[:-1]
         if len(parts := _NEMO.split(value)) > 1:
             speakers = ["user", *(speaker.lower() for speaker in parts[1::2])]
             texts = [text.strip("\n") for text in parts[::2]]
@@ -262,10 +268,15 @@ def _interleaved(questions: Any, answer: CompletionValue) -> list[Message]:
 
 def _check_repeated(value: Any, turns: Sequence[Message], path: str | None) -> None:
     """Some files repeat the prompt beside conversations that begin with it; another text there would be lost."""
-    repeated = value if isinstance(value, str) or value is None else conversation(value, what=path or "prompt")
-    if isinstance(repeated, list) and list(turns[-len(repeated) :]) != repeated and list(turns[: len(repeated)]) != repeated:
-        raise BadRow(f"{path} says something else than the conversations begin with")
-    if isinstance(repeated, str) and repeated.strip() and not any(repeated.strip() in turn["content"] for turn in turns):
+    if value is None:
+        return
+    repeated = prompt_turns(value, path or "prompt")
+    if isinstance(value, str) and len(repeated) == 1:
+        text = repeated[0]["content"].strip()
+        agrees = not text or any(text in turn["content"] for turn in turns)
+    else:
+        agrees = repeated in (list(turns[-len(repeated) :]), list(turns[: len(repeated)]))
+    if not agrees:
         raise BadRow(f"{path} says something else than the conversations begin with")
 
 
@@ -293,7 +304,7 @@ def _label(fields: FieldMap, record: Record, left: list[Found]) -> NewLabel | Le
     if path is None:
         raise BadRow(f"needs {' or '.join(fields.completions)}")
     answer = _answer(find(record, path), path)
-    messages, texts = _prompt_and_texts(fields, record, [answer], left)
+    messages, texts = _prompt_and_texts(fields, record, _as_turns([answer]), left)
     rationale = first(fields.rationale, record)
     return NewLabel(
         messages,

@@ -43,7 +43,7 @@ def parse(text: str) -> FieldMap:
     for entry in text.split(","):
         name, equals, value = (part.strip() for part in entry.partition("="))
         if not equals or not value:
-            raise StoreError(f"--map {text[:200]!r}: {entry[:80]!r} is not NAME=FIELD.")
+            raise StoreError(f"--map {text[:200]!r}: {entry[:80]!r} is not NAME=FIELD; fields with a comma go into a TOML file.")
         if name in entries:
             raise StoreError(f"--map {text[:200]!r}: {name} stands twice; join fields by +, as {name}=a+b.")
         entries[name] = value

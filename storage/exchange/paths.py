@@ -50,6 +50,8 @@ def is_empty(value: Any) -> bool:
 
 def has(record: Record, path: str) -> bool:
     """Whether a row has a value for a path, or for a part of a joined one; nothing counts as read by asking."""
+    if path in record:
+        return not is_empty(untracked(record)[path])
     return any(not is_empty(find(untracked(record), part)) for part in path.split("+") if part)
 
 
@@ -73,7 +75,7 @@ def name_at(paths: Paths, record: Record) -> str | None:
 
 def joined(record: Record, path: str) -> Any:
     """The value at a path; the texts of a joined one, by a line break."""
-    if "+" not in path:
+    if "+" not in path or path in record:
         value = find(record, path)
         # A field that every row of a group repeats.
         return value[0] if "[]." in path and value else value

@@ -70,9 +70,9 @@ def read(record: Record) -> Iterator[Item]:
 
 
 def _messages(record: Record) -> list[Message]:
-    if ("prompt" in record) == ("messages" in record):
+    if (record.get("prompt") is None) == (record.get("messages") is None):
         raise BadRow("needs either prompt or messages")
-    if "messages" in record:
+    if record.get("messages") is not None:
         return conversation(_list(record, "messages"))
     if not isinstance(record["prompt"], str):
         raise BadRow("prompt must be text; use messages for a conversation")
@@ -130,7 +130,7 @@ def _aspects(record: Record) -> tuple[tuple[int, str, int], ...]:
         raise BadRow("aspects must be a list with an object of ratings for each completion")
     # In a Parquet column every object has all keys, with null for the missing ones.
     return tuple(
-        (index, aspect, rating) for index, ratings in enumerate(aspects) for aspect, rating in (ratings or {}).items() if rating is not None
+        (index, aspect, ratings[aspect]) for index, ratings in enumerate(aspects) for aspect in ratings or () if ratings[aspect] is not None
     )
 
 

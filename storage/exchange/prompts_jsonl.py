@@ -1,4 +1,5 @@
-"""Prompts without completions: each line is `{"prompt": "..."}` or `{"messages": [...]}`, with optional kind and split.
+"""Prompts without completions: each line is `{"prompt": "..."}` or `{"messages": [...]}`, with optional kind and split; `prompt` may
+hold messages too, as TRL and verl write it.
 
 Read are also the prompts of other files: the first of MT-bench's `turns`, Alpaca's `instruction` with its `input`, Vicuna's `text`,
 `question`, and OpenRLHF's `context_messages`.
@@ -47,7 +48,8 @@ def read(record: Record) -> Iterator[Found]:
         messages = [{"role": "system", "content": system}, *messages]
     if reason := prompts.problem(messages):
         raise BadRow(reason)
-    kind = paths.first(("kind", "category"), record) or "imported"
+    # A category of another kind than a word is left behind; rankloop writes `kind` itself.
+    kind = record.get("kind") or (record["category"] if isinstance(paths.untracked(record).get("category"), str) else None) or "imported"
     if not isinstance(kind, str) or not kind.strip():
         raise BadRow("kind must be a word")
     turns = tuple(Message(role=message["role"], content=message["content"]) for message in messages)
@@ -55,7 +57,7 @@ def read(record: Record) -> Iterator[Found]:
 
 
 def _messages(name: str, value: Any) -> list[Message]:
-    if name in ("messages", "context_messages"):
+    if name in ("messages", "context_messages") or (isinstance(value, (list, dict)) and name == "prompt"):
         return conversation(value, what=name)
     if name == "turns":
         if not isinstance(value, (list, tuple)) or not isinstance(value[0], str):

@@ -361,8 +361,9 @@ TOOL_CALL, TOOL_RESULT = "[tool call]", "[tool result]"
 def _message(message: Any, what: str) -> Message:
     if not isinstance(message, dict):
         raise BadRow(f"each of the {what} must be an object with role and content")
-    role = message.get("from") if "role" not in message else message.get("role")
-    named = next((name for name in ("content", "value", "text") if name in message), "content")
+    # A table has all the names in every message, with null for those that a message lacks.
+    role = message.get("from") if message.get("role") is None else message.get("role")
+    named = next((name for name in ("content", "value", "text") if message.get(name) is not None), "content")
     content = message.get(named)
     if isinstance(content, (list, tuple)):
         content = "".join(_part(part) for part in content)

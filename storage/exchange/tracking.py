@@ -17,6 +17,9 @@ MAX_FIELD_NAMES = 100
 MAX_FIELD_CHARS = 80
 """Longest name in characters."""
 
+ROW_NUMBERS = ("", "Unnamed: 0", "__index_level_0__")
+"""Names of the column in which pandas writes the numbers of the rows."""
+
 OTHER_FIELDS = "other fields"
 """The name under which fields beyond `MAX_FIELD_NAMES` are counted."""
 

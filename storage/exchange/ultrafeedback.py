@@ -60,7 +60,7 @@ def _ratings(answer: Record) -> dict[str, int]:
 
 def _annotations(answer: Record) -> Mapping[str, Any]:
     annotations = answer.get("annotations")
-    return annotations if isinstance(annotations, dict) else {}
+    return {aspect: annotations[aspect] for aspect in annotations} if isinstance(annotations, dict) else {}
 
 
 def _rating(annotation: Any) -> Any:

@@ -9,13 +9,15 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from storage.exchange.paths import is_empty
 from storage.exchange.rows import Record
 
 # fmt: off
 _ANSWERS = frozenset({"a", "b", "answer", "reply", "response", "completion", "output", "generation", "candidate", "solution",
-    "summary", "option", "assistant", "gpt", "bot", "left", "right", "good", "bad", "positive", "negative"})
+    "summary", "option", "assistant", "gpt", "bot", "left", "right", "good", "bad", "positive", "negative", "pos", "neg", "y"})
 _VERDICTS = frozenset({"chosen", "rejected", "accepted", "preferred", "dispreferred", "preference", "prefer", "better", "worse",
-    "best", "worst", "winner", "loser", "win", "vote", "verdict", "judgment", "judgement", "pick", "selected", "choice"})
+    "best", "worst", "winner", "loser", "win", "lose", "winning", "losing", "accept", "reject", "vote", "verdict", "judgment", "judgement",
+    "pick", "selected", "choice"})
 _MARKS = frozenset({"score", "rating", "rank", "ranking", "label", "feedback", "thumb", "upvote", "grade", "reward"})
 _PARTS = frozenset({"context", "passage", "document", "article", "history", "dialogue", "dialog", "conversation", "query", "post",
     "body", "image", "images"})
@@ -30,9 +32,9 @@ def votes(record: Record, known: Collection[str]) -> list[str]:
 
     One answer, such as a reference, is no comparison, and a mark without an answer is one of the prompt.
     """
-    words = {name: _words(name) for name in record if name not in known}
+    words = {name: _words(name) for name, value in record.items() if name not in known and not is_empty(value)}
     answers = [name for name, said in words.items() if said & _ANSWERS]
-    several = len(answers) > 1 or any(_are_several(record[name]) for name in answers)
+    several = len(answers) > 1 or any(_are_several(record[name]) or _is_pair(name, record[name]) for name in answers)
     verdicts = [
         name
         for name, said in words.items()
@@ -45,12 +47,12 @@ def votes(record: Record, known: Collection[str]) -> list[str]:
 
 def verdicts(record: Record, known: Collection[str]) -> list[str]:
     """The fields, other than the known ones, that may say which answer is better, where the answers are known."""
-    return [name for name in record if name not in known and _words(name) & (_VERDICTS | _MARKS)]
+    return [name for name, value in record.items() if name not in known and not is_empty(value) and _words(name) & (_VERDICTS | _MARKS)]
 
 
 def parts(record: Record, known: Collection[str]) -> list[str]:
     """The fields, other than the known ones, that usually are a part of the prompt."""
-    return [name for name in record if name not in known and name in _PARTS]
+    return [name for name, value in record.items() if name not in known and not is_empty(value) and name in _PARTS]
 
 
 def names_answers(name: str) -> bool:
@@ -65,5 +67,10 @@ def _words(name: str) -> set[str]:
 
 
 def _are_several(value: Any) -> bool:
-    """Whether a value is a list of answers. A list of texts may be several references."""
+    """Whether a value is a list of answers. A list of texts may be several references, if its name is in the plural."""
     return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(item, dict) for item in value)
+
+
+def _is_pair(name: str, value: Any) -> bool:
+    """Whether a list of texts is named as one answer: older files of LLaMA-Factory have the better and the worse one in `output`."""
+    return isinstance(value, (list, tuple)) and len(value) > 1 and name.lower() in _ANSWERS and all(isinstance(item, str) for item in value)

@@ -29,7 +29,7 @@ def votes_of(fields: FieldMap, record: Record, models: Sequence[str | None], lef
         return
     outcome = _flagged(fields, record)
     if outcome is not None:
-        yield _vote(fields, record, _tiers(outcome, number), all_bad=outcome == "both_bad")
+        yield _vote(fields, record, tiers_of(outcome, number), all_bad=outcome == "both_bad")
     elif (value := first(fields.winner, record)) is not None:
         yield from _decided(fields, record, value, models, left)
 
@@ -50,7 +50,7 @@ def _decided(
     if outcome != "none":
         strength = fields.strengths.get(word_of(value))
         yield _vote(
-            fields, record, _tiers(outcome, len(models)), all_bad=outcome == "both_bad", annotator=annotator, strength=cast(Any, strength)
+            fields, record, tiers_of(outcome, len(models)), all_bad=outcome == "both_bad", annotator=annotator, strength=cast(Any, strength)
         )
 
 
@@ -64,25 +64,43 @@ def word_of(value: Any) -> str:
 
 def outcome_of(fields: FieldMap, value: Any, models: Sequence[str | None]) -> Outcome | None:
     """What a verdict says; None if it is not among the words of the map, and no model's name."""
-    if isinstance(value, str) and list(models).count(value) == 1:
-        return list(models).index(value)
     outcomes, word = fields.outcomes or LETTER_OUTCOMES, word_of(value)
-    return outcomes.get(word, outcomes.get(re.sub(r"[\s-]+", "_", word)))
+    word = re.sub(r"\s*([<>=])\s*", r"\1", word)
+    said = outcomes.get(word, outcomes.get(re.sub(r"[\s-]+", "_", word)))
+    if isinstance(value, str) and list(models).count(value) == 1:
+        # A model may be called as the word for the other answer.
+        index = list(models).index(value)
+        return None if said not in (None, index) else index
+    if said is None:
+        # The name of the field itself.
+        joined = [path.split("+") for path in fields.completions]
+        return next((names.index(value) for names in joined if len(names) == len(models) and value in names), None)
+    return said
 
 
-def is_true(value: Any) -> bool:
-    return word_of(value) in ("1", "true")
+def _is_raised(path: str, value: Any) -> bool:
+    word = word_of(value)
+    if word in ("1", "true"):
+        return True
+    if word in ("0", "false", *UNKNOWN):
+        return False
+    raise BadRow(f"{path} must be true or false, 1 or 0, not {str(value)[:40]!r}")
 
 
 def _flagged(fields: FieldMap, record: Record) -> Outcome | None:
-    raised = [index for index, path in enumerate(fields.flags) if path and path in record and is_true(record[path])]
+    raised = [index for index, path in enumerate(fields.flags) if path and path in record and _is_raised(path, record[path])]
     if len(raised) > 1:
         raise BadRow(f"several verdicts: {', '.join(fields.flags[index] for index in raised)}")
     outcomes: tuple[Outcome, ...] = (0, 1, "tie", "both_bad")
     return outcomes[raised[0]] if raised else None
 
 
-def _tiers(outcome: Outcome, number: int) -> Tiers:
+def tiers_of(outcome: Outcome, number: int) -> Tiers:
+    """The tiers of `number` answers, of which an outcome says which is better.
+
+    Raises:
+        BadRow: it names an answer that is not there.
+    """
     everything = tuple(range(number))
     if not isinstance(outcome, int):
         return (everything,)

@@ -151,9 +151,10 @@ def _as_table(seen: _Seen, is_row: IsRow) -> Kind | None:
     if len(seen.lengths) == len(values):
         if all(map(_split_of, values)):
             return None
-        scalars = all(not isinstance(item, (dict, list)) for items in values.values() for item in items)
+        # A cell may hold the messages of its row; a list of messages is no column.
+        cells = all(not isinstance(item, dict) for items in values.values() for item in items)
         lengths = set(seen.lengths.values())
-        return "columns" if scalars and len(lengths) == 1 and lengths != {1} else None
+        return "columns" if cells and len(lengths) == 1 and lengths != {1} else None
     if not all(isinstance(value, dict) and value for value in values.values()):
         return None
     first, *rest = values.values()

@@ -27,7 +27,7 @@ COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202
 PASSWORD = "correct horse"
 VERBS = {
     "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "loop", "runs", "stats", "agreement",
-    "leaderboard", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue",
+    "leaderboard", "deploy", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 

@@ -78,3 +78,32 @@ def test_with_a_key_whoever_does_not_bring_it_is_refused(status, how):
 def test_with_the_key_other_machines_are_answered_and_all_are_told_that_it_runs():
     assert asked([b"0"], **REMOTE, authorization=f"Bearer {KEY}") == (200, b"0")
     assert asked([b""], **REMOTE, method="GET", path="/health")[0] == 200
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_the_server_stops_answering_is_told_so(begun):
+    sent = []
+
+    async def app(scope, receive, send):
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+        await asyncio.sleep(60)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    async def stopped():
+        scope = {"type": "http", "method": "GET", "path": "/", "client": ("127.0.0.1", 1), "headers": [(b"host", b"localhost")]}
+        task = asyncio.create_task(PolicyServerMiddleware(app)(scope, receive, send))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(stopped())
+    assert sent[0]["status"] == (200 if begun else 503)
+    assert b"was stopped before the answer was whole" in sent[-1]["body"] and not sent[-1].get("more_body")
+    assert sent[-1]["body"].startswith(b"data: {" if begun else b"{")

@@ -237,10 +237,12 @@ def test_the_process_ends_with_its_parent(tmp_path, tiny_folder):
 
 
 @pytest.mark.slow
-def test_an_endpoint_with_the_name_of_the_base_ends_the_process_with_its_reason(tmp_path, tiny_folder):
-    process, _ = served(tmp_path / "data", tiny_folder, "--endpoint", "http://127.0.0.1:1/v1", "--endpoint-model", "tiny")
+def test_an_endpoint_that_is_given_the_name_of_the_base_ends_the_process_with_its_reason(tmp_path, tiny_folder):
+    file = tmp_path / "endpoints.toml"
+    file.write_text('[[endpoint]]\nurl = "http://127.0.0.1:1/v1"\nmodel = "other"\nname = "tiny"\n', encoding="utf-8")
+    process, _ = served(tmp_path / "data", tiny_folder, "--endpoints", str(file))
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2 and "give the external model another name" in output and "Traceback" not in output
+    assert process.returncode == 2 and "tiny is a policy version of this store" in output and "Traceback" not in output
 
 
 @pytest.mark.slow

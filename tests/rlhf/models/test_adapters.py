@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig
 from rlhf.models.lora import RowAdapters
+from rlhf.safe_files import ModelError
 
 SMALL = AdapterConfig(rank=2, alpha=4)
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -110,3 +111,22 @@ def test_rows_with_adapters_of_their_own_have_the_layers_in_the_model_and_none_a
             layers = [m for m in two.base.modules() if "policy" in getattr(m, "lora_A", ())]
             assert len(layers) == 14 and all(layer.disable_adapters for layer in layers)
             assert_close(two.base(input_ids=IDS).logits, plain)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "ia3", "peanut"])
+def test_a_merged_adapter_computes_as_the_adapter_on_its_base(backbone, kind):
+    backbone.add_adapter("policy", AdapterConfig(kind=kind, rank=4), seed=1)
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in backbone.parameters("policy").values():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=rng))
+        policy, base = read(backbone, "policy"), read(backbone, None)
+        merged = backbone.merge_adapter("policy")(input_ids=IDS).logits
+    assert_close(merged, policy, rtol=1e-4, atol=1e-4)
+    assert (policy - base).abs().max() > 0.1, "the adapter changes something"
+
+
+def test_a_learned_prompt_cannot_be_merged(backbone):
+    backbone.add_adapter("policy", AdapterConfig(kind="prompt", virtual_tokens=3), seed=1)
+    with pytest.raises(ModelError, match="learned prompt"):
+        backbone.merge_adapter("policy")

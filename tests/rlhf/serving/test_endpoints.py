@@ -7,6 +7,7 @@ import pytest
 
 from rlhf.serving import endpoints
 from rlhf.serving.endpoints import Endpoint, EndpointOptionError
+from storage.content import policies
 
 URL, OTHER = "http://127.0.0.1:8000/v1", "https://models.example/v1"
 
@@ -96,3 +97,17 @@ def test_a_file_that_is_wrong_is_refused_with_the_place(tmp_path, text, said):
     (tmp_path / "e.toml").write_text(text)
     with pytest.raises(EndpointOptionError, match=said):
         endpoints.from_file(tmp_path / "e.toml")
+
+
+def test_the_base_served_elsewhere_has_a_name_of_its_own(store):
+    policies.ensure_external(store, "other")
+    chosen = [Endpoint(URL, "base"), Endpoint(OTHER, "other")]
+    apart = endpoints.named_apart(store, "models/base", chosen)
+    assert [endpoint.version for endpoint in apart] == ["base@127.0.0.1:8000", "other"]
+    assert [endpoint.model for endpoint in apart] == ["base", "other"], "the server there is asked for its own name"
+    assert endpoints.named_apart(store, "models/base", apart) == apart
+
+
+def test_a_name_that_was_chosen_and_is_taken_is_refused(store):
+    with pytest.raises(EndpointOptionError, match="base is a policy version of this store: give the endpoint another name"):
+        endpoints.named_apart(store, "models/base", [Endpoint(URL, "theirs", name="base")])

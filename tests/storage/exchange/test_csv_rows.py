@@ -1,7 +1,6 @@
 """CSV and TSV as records, whole and broken."""
 
 import gzip
-import json
 
 import pytest
 from file_rows import read
@@ -30,13 +29,16 @@ def test_csv(tmp_path):
     assert read(tmp_path, 'a,b\n1,"x"y\n3,4\n', "rows.csv") == [(2, "! not CSV: ',' expected after '\"'"), (3, {"a": "3", "b": "4"})]
 
 
-def test_csv_cells_that_hold_messages_are_messages(tmp_path):
-    messages = [{"role": "user", "content": "Hi; [x]"}]
-    cell = '"' + json.dumps(messages).replace('"', '""') + '"'
-    assert read(tmp_path, f"a,b\n{cell},[1]\n", "rows.csv") == [(2, {"a": messages, "b": "[1]"})]
-    said = "! a holds messages as Python prints them, not as JSON: write the file with JSON in its cells"
-    assert read(tmp_path, f'a,b\n"{messages}",x\n1,2\n', "rows.csv") == [(2, said), (3, {"a": "1", "b": "2"})]
-    assert read(tmp_path, 'a\n"[{""role"": 1"\n', "rows.csv") == [(2, {"a": '[{"role": 1'})]
+def test_what_spreadsheets_write_beside_the_rows(tmp_path):
+    expected = [{"prompt": "1", "chosen": "x, y"}]
+    for content in ('sep=;\r\nprompt;chosen\r\n1;"x, y"\r\n', 'prompt,chosen,,\n1,"x, y",,\n,,,\n', 'prompt,chosen\r1,"x, y"\r'):
+        assert [row for _, row in read(tmp_path, content, "rows.csv")] == expected
+
+
+def test_the_separator_parts_the_headings_into_usual_names(tmp_path):
+    assert read(tmp_path, "prompt;chosen;note (a, b)\n1;x, y;z\n", "rows.csv") == [
+        (2, {"prompt": "1", "chosen": "x, y", "note (a, b)": "z"})
+    ]
 
 
 def test_csv_cells_may_be_large(tmp_path):

@@ -127,6 +127,8 @@ ROWS = {
         ),
         ({"question": "Name a fruit", "answer_a": "Pear", "answer_b": "Plum", "preferred": "answer_a"}, Q, FRUIT, [A], {}),
         ({"prompt": "Name a fruit", "output_a": "Pear", "output_b": "Plum", "vote": "Tie"}, Q, FRUIT, [TIE], {}),
+        ({"question": "Name a fruit", "response_a": "Pear", "response_b": "Plum", "label": "B>A"}, Q, FRUIT, [B], {}),
+        ({"question": "Name a fruit", "response_a": "Pear", "response_b": "Plum", "label": "A = B"}, Q, FRUIT, [TIE], {}),
     ],
     "pairwise-numbered": [
         ({"prompt": "Name a fruit", "response_1": "Pear", "response_2": "Plum", "winner": 2}, Q, FRUIT, [B], {}),
@@ -240,7 +242,7 @@ def test_a_vote_of_mt_bench_is_about_the_answers_up_to_its_turn():
     a, b = ([*Q, assistant(text), user("And a tree?"), assistant("Oak")] for text in FRUIT)
     row = {"conversation_a": a, "conversation_b": b, "winner": "model_b", "judge": "j", "turn": 1}
     (item,), left = read("arena", row)
-    assert (list(item.messages), item.completions, left) == (Q, FRUIT, {})
+    assert (list(item.messages), item.completions, left) == (Q, FRUIT, {"turns after the one that was judged": 4})
     (item,), _ = read("arena", row | {"turn": 2})
     assert item.completions[0] == "Pear\n\nHuman: And a tree?\n\nAssistant: Oak"
 
@@ -269,6 +271,9 @@ def test_helpsteer2_rows_of_one_prompt_are_one_comparison():
         ("pandalm", {"annotator2": 5}, "annotator2 is '5', which is no model's name and none of 0, 1, 2"),
         ("webgpt", {"answer_1": 3}, "answer_1 must be text or messages"),
         ("arena-55k", {"winner_model_a": "1"}, "several verdicts: winner_model_a, winner_tie"),
+        ("arena-55k", {"winner_model_a": "WAHR"}, "winner_model_a must be true or false, 1 or 0, not 'WAHR'"),
+        ("arena-55k", {"winner_model_a": 0.5}, "winner_model_a must be true or false, 1 or 0, not '0.5'"),
+        ("pairwise", {"winner": "a", "model_a": "b", "model_b": "a"}, "winner is 'a', which is no model's name"),
         ("arena-55k", {"prompt": "Name a fruit"}, "prompt must be a list, in CSV as JSON"),
         ("arena-55k", {"prompt": '["One"]'}, "one text for each answer"),
     ],
@@ -286,6 +291,8 @@ TALK = [user("Hi"), assistant("Hello"), *Q]
     [
         ({"prompt": "Name a fruit", "completion": "Pear", "label": True}, "kto", (Q, "Pear", True)),
         ({"prompt": "Name a fruit", "completion": "Pear", "label": "0"}, "kto", (Q, "Pear", False)),
+        ({"prompt": "Name a fruit", "completion": "Pear", "label": 1.0}, "kto", (Q, "Pear", True)),
+        ({"prompt": "Name a fruit", "completion": "Pear", "label": "thumbsdown"}, "kto", (Q, "Pear", False)),
         ({"prompt": TALK, "completion": [assistant("Pear")], "label": False}, "kto", (TALK, "Pear", False)),
         ({"messages": [*TALK, assistant("Pear")], "label": False}, "kto", (TALK, "Pear", False)),
         ({"instruction": "Name a fruit", "output": "Pear", "kto_tag": True}, "kto", (Q, "Pear", True)),
@@ -628,6 +635,39 @@ def test_rows_of_several_formats_are_read_by_the_one_of_more_than_half():
         detect.recognise([prompt] * 2 + [pair] * 2, "file")
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("pairwise-numbered", (1, 0)), ("pairwise-numbered", (-1, 0, 1)), ("pairwise-numbered", ("1.0", "0.5")),
+        ("pairwise-numbered", (1, 2, 4)), ("alpacaeval", (0, 1)), ("alpacaeval", (-1, 1)), ("llmbar", (0, 1)),
+    ],
+)  # fmt: skip
+def test_numbers_that_may_mean_either_answer_are_refused_with_the_map_that_says_which(name, numbers):
+    row = ROWS[name][0][0]
+    verdict = next(path for path in FORMATS[name].fields.winner if path in row)
+    with pytest.raises(detect.Unrecognised, match=rf"{verdict} has the numbers .*, which may .*winner={verdict},first=NUMBER") as refused:
+        detect.recognise([row | {verdict: number} for number in numbers], "file")
+    assert "+".join(name for name in row if name.endswith(("_1", "_2"))) in str(refused.value) or name == "alpacaeval"
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [("pairwise-numbered", (1, 2)), ("pairwise-numbered", (1, "tie")), ("alpacaeval", (0, 1, 2)), ("alpacaeval", (1.2, 1.9))],
+)
+def test_numbers_that_can_mean_one_thing_are_read(name, numbers):
+    row = ROWS[name][0][0]
+    verdict = next(path for path in FORMATS[name].fields.winner if path in row)
+    assert detect.recognise([row | {verdict: number} for number in numbers], "file").format == name
+
+
+def test_a_file_that_is_mostly_not_judged_yet_is_recognised_by_the_rows_that_are(store):
+    row = {"prompt": "Name a fruit", "response_1": "Pear", "response_2": "Plum"}
+    found = detect.recognise([row | {"winner": 1}, *[row | {"prompt": f"Q{n}", "winner": None} for n in range(3)], row], "file")
+    assert found == detect.Recognised("pairwise-numbered", "by its fields response_1, response_2, winner, in 5 of 5 rows")
+    with pytest.raises(detect.Unrecognised):
+        detect.recognise([row], "file")
+
+
 def test_a_verdict_under_an_unknown_name_is_not_left_behind():
     with pytest.raises(detect.Unrecognised, match=r"plain \(knows nothing of best\)"):
         detect.recognise([{"prompt": "a", "completions": ["x", "y"], "best": 1}], "file")
@@ -667,7 +707,7 @@ def test_an_import_names_what_it_leaves_and_strict_refuses_it(store):
     import_id, report = imports.import_rows(store, pairs, "trl")
     assert report.left == {"margin": 3, "meta": 3} and report.numbering == {"id": 3}
     assert import_records.get(store, import_id).report.left == report.left
-    plain = [{"prompt": "Q", "chosen": "a", "rejected": "b", "id": 1}]
+    plain = [{"prompt": "Q", "chosen": "a", "rejected": "b", "id": 1, "Unnamed: 0": 0, "": 0}]
     assert imports.import_rows(store, plain, "trl", strict=True)[1].judgments == 1
 
 
@@ -707,6 +747,8 @@ def test_a_map_reads_an_unknown_format(store):
         ("prompt=q,completions=x+y,scores=s+t", {"s": 1, "t": 1}, [TIE]),
         ("prompt=q,completions=l[].t,ranks=l[].r", {"l": [{"t": "Pear", "r": 2}, {"t": "Plum", "r": 1}]}, [B]),
         ("prompt=q,completions=x+y,flags=l+r+e", {"l": False, "r": True}, [B]),
+        ("prompt=q,completions=x+y,winner=w", {"w": "y"}, [B]),
+        ("prompt=q,chosen=A+,rejected=A-", {"A+": "Plum", "A-": "Pear"}, [B]),
     ],
 )
 def test_maps_of_each_kind_of_verdict(store, text, row, tiers):
@@ -752,6 +794,7 @@ def test_numbers_of_a_winner_are_not_guessed(store):
     ("text", "reason"),
     [
         ("prompt", "'prompt' is not NAME=FIELD"),
+        ("prompt=a, b", "' b' is not NAME=FIELD; fields with a comma go into a TOML file"),
         ("prompt=a,prompt=b", r"prompt stands twice; join fields by \+"),
         ("prompt=a,foo=b", "knows no foo"),
         ("prompt=a,chosen=b", "needs both chosen and rejected"),

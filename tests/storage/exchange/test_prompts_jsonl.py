@@ -89,3 +89,9 @@ def test_a_byte_order_mark_is_no_error(tmp_path):
 
 def test_an_empty_file_has_none(tmp_path):
     assert read(tmp_path, "") == ([], [])
+
+
+def test_a_prompt_of_messages_and_a_category_that_is_no_word(tmp_path):
+    rows = '{"prompt": [{"role": "user", "content": "Why?"}], "ability": "math"}\n{"prompt": "Who?", "category": ["a", "b"]}\n'
+    assert read(tmp_path, rows) == ([NewPrompt(user("Why?"), "imported"), NewPrompt(user("Who?"), "imported")], [])
+    assert read(tmp_path, '{"prompt": ["Why?", "Who?"]}\n') == ([], [(1, "each of the prompt must be an object with role and content")])

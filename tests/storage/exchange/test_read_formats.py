@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from storage.exchange import arena, argilla, choice_labels, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback
 from storage.exchange.rows import BadRow, Left, NewComparison, Vote
+from storage.exchange.tracking import Tracked
 
 
 def user(text):
@@ -52,8 +53,30 @@ SKY = ([user("Why?")], ("Scattering.", "Magic."), [((0,), (1,))])
         {"chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
         {"prompt": "Why?", "chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
         {"chosen": "\n\nHuman: Why?\n\nAssistant: Scattering.", "rejected": "\n\nHuman: Why?\n\nAssistant: Magic."},
+        {
+            "prompt": "\n\nHuman: Why?\n\nAssistant:",
+            "chosen": "\n\nHuman: Why?\n\nAssistant: Scattering.",
+            "rejected": "\n\nHuman: Why?\n\nAssistant: Magic.",
+        },
+        {"prompt": "Why?", "chosen": "Human: Why?\n\nAssistant: Scattering.", "rejected": "Human: Why?\n\nAssistant: Magic."},
+        {"prompt": "Why?", "chosen": ["Scattering."], "rejected": ["Magic."]},
+        {
+            "prompt": "Why?",
+            "chosen": [{"from": "gpt", "value": "Scattering.", "role": None, "content": None}],
+            "rejected": [assistant("Magic.") | {"value": None, "from": None}],
+        },
     ],
-    ids=["explicit text", "explicit messages", "implicit messages", "prompt repeated", "dialogue"],
+    ids=[
+        "explicit text",
+        "explicit messages",
+        "implicit messages",
+        "prompt repeated",
+        "dialogue",
+        "prompt before a whole dialogue",
+        "prompt before a stripped dialogue",
+        "lists of one",
+        "null beside each message",
+    ],
 )
 def test_trl_in_each_of_its_forms(record):
     assert what(only(trl.read, record)) == SKY
@@ -118,7 +141,8 @@ def test_trl_keeps_what_rankloop_writes_beside_the_pair():
         ({"prompt": "Why?", "chosen": "a", "rejected": "a"}, "are the same"),
         ({"chosen": "yes", "rejected": "no"}, "no prompt"),
         ({"prompt": "Why?", "chosen": "a"}, "needs rejected"),
-        ({"prompt": "Why?", "chosen": ["a"], "rejected": ["b"]}, "chosen must be text or messages"),
+        ({"prompt": "Why?", "chosen": ["a", "c"], "rejected": ["b"]}, "chosen must be text or messages"),
+        ({"prompt": "Who?", **{k: f"\n\nHuman: Why?\n\nAssistant: {k}" for k in ("chosen", "rejected")}}, "prompt says something else"),
         ({"prompt": " ", "chosen": "a", "rejected": "b"}, "a message is empty"),
         ({"prompt": "", "chosen": "a", "rejected": "b"}, "no prompt"),
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt must be a list"),
@@ -382,6 +406,16 @@ def test_argilla_ratings_and_the_shape_by_person():
     assert [vote.created_at for vote in item.votes] == ["2025-01-02T03:04:05.000+00:00", None]
 
 
+def test_argilla_ratings_and_answers_that_no_vote_holds_are_counted():
+    responses = {"a_rating": [{"value": 4, "user_id": "u1"}], "b_rating": [{"value": v, "user_id": u} for v, u in ((2, "u1"), (5, "u2"))]}
+    left, item = argilla.read({"fields": {"prompt": "Why?", "a": "x", "b": "y"}, "responses": responses})
+    assert left == Left("ratings of one answer alone") and [vote.tiers for vote in item.votes] == [((0,), (1,))]
+    ranking = [{"rank": 1, "value": "b"}, {"rank": 2, "value": "a"}]
+    record = Tracked({"fields": {"prompt": "Why?", "a": "x", "b": "y", "c": "z"}, "responses": {"best": [{"value": ranking}]}})
+    only(argilla.read, record)
+    assert list(record.unread()) == ["fields.c"]
+
+
 def test_argilla_records_that_nobody_answered_wait():
     item = only(argilla.read, {"fields": {"prompt": "Why?", "a": "x", "b": "y"}, "responses": {}})
     assert (item.completions, item.votes) == (("x", "y"), ())
@@ -486,6 +520,10 @@ def battle(winner, **more):
         ("model_b", ((1,), (0,)), False),
         ("tie", ((0, 1),), False),
         ("tie (bothbad)", ((0, 1),), True),
+        ("Model_A", ((0,), (1,)), False),
+        ("B", ((1,), (0,)), False),
+        ("m2", ((1,), (0,)), False),
+        ("both bad", ((0, 1),), True),
     ],
 )
 def test_arena_winners(winner, tiers, all_bad):
@@ -508,6 +546,8 @@ def test_arena_later_turns_belong_to_the_completions():
     "record, reason",
     [
         (battle("nobody"), "winner must be"),
+        (battle(1), "winner must be"),
+        (battle("b", model_a="b"), "winner must be"),
         (battle("tie", tstamp="soon"), "not a time"),
         (battle("tie", tstamp=1e300), "not a time"),
         (battle("tie", conversation_a=[]), "conversation_a must be"),
@@ -789,6 +829,9 @@ def test_labelstudio_ranker_orders_the_items_of_a_list():
     ranked = {"type": "ranker", "value": {"ranker": {"rank": ["r", "p", "q"]}}}
     item = only(labelstudio.read, {"data": {"prompt": "Name a fruit", "items": items}, "annotations": [{"result": [ranked]}]})
     assert (item.completions, item.models, item.votes[0].tiers) == (("Pear", "Plum", "Fig"), ("m", None, None), ((2,), (0,), (1,)))
+    empty = [{"id": "p", "body": ""}, *items[1:]]
+    item = only(labelstudio.read, {"data": {"prompt": "Name a fruit", "items": empty}, "annotations": [{"result": [ranked]}]})
+    assert item.completions == ("", "Plum", "Fig")
     buckets = {"type": "ranker", "value": {"ranker": {"good": ["r"], "bad": ["p", "q"]}}}
     annotations = [{"result": [buckets]}, {"result": [ranked]}]
     *left, item = labelstudio.read({"data": {"prompt": "x", "items": items}, "annotations": annotations})

@@ -28,6 +28,13 @@ def test_each_line_is_a_prompt_and_blank_ones_are_counted(store, tmp_path):
     assert (report.prompts, report.numbering, report.read_as) == (4, {"blank lines": 3}, {"each line of text": "a prompt"})
 
 
+def test_lines_may_end_with_a_carriage_return_alone(tmp_path):
+    for name, text in (("mine.txt", "Why?\rWhere?\r"), ("mine.jsonl", '{"prompt": "Why?"}\r{"prompt": "Where?"}\r')):
+        (tmp_path / name).write_text(text, newline="")
+        found = [row for _, row in read(tmp_path / name) if isinstance(row, dict)]
+        assert found == [{"prompt": "Why?"}, {"prompt": "Where?"}]
+
+
 @pytest.mark.parametrize("heading", ["prompt", " Prompts:", "QUESTION"])
 def test_a_heading_is_no_prompt(store, tmp_path, heading):
     path = tmp_path / "mine.txt"

@@ -16,6 +16,12 @@ from storage.exchange import unread
         ({"score": 3}, []),
         ({"output": "Pear"}, []),
         ({"votes": 3}, ["votes"]),
+        ({"output": ["Pear", "Plum"]}, ["output"]),
+        ({"output": ["Pear"]}, []),
+        ({"pos": "Pear", "neg": "Plum"}, ["pos", "neg"]),
+        ({"y_w": "Pear", "y_l": "Plum"}, ["y_w", "y_l"]),
+        ({"accepted": "Pear", "reject": "Plum"}, ["accepted", "reject"]),
+        ({"chosen": None, "rejected": "", "answers": []}, []),
     ],
 )
 def test_votes_are_answers_with_a_verdict(row, found):
@@ -26,3 +32,4 @@ def test_verdicts_and_parts():
     row = {"prompt": "q", "completions": ["x", "y"], "ranks": [1, 2], "best": 0, "context": "c", "note": 1}
     assert unread.verdicts(row, {"prompt", "completions"}) == ["ranks", "best"]
     assert unread.parts(row, {"prompt", "completions"}) == ["context"]
+    assert unread.parts(row | {"context": ""}, {"prompt"}) == [] and unread.verdicts({"best": None}, ()) == []

@@ -56,6 +56,12 @@ def test_rows_are_found_in_an_object(tmp_path, content):
     assert detect.recognise_file(tmp_path / "x.json").format == "trl"
 
 
+def test_columns_of_messages(tmp_path):
+    turns = {name: [[{"role": "assistant", "content": row[name]}] for row in TWO] for name in ("chosen", "rejected")}
+    columns = {"prompt": [row["prompt"] for row in TWO]} | turns
+    assert records(tmp_path, columns) == [{name: columns[name][at] for name in columns} for at in (0, 1)]
+
+
 def test_lists_of_splits_are_the_splits_of_their_rows(tmp_path):
     found = read(tmp_path, {"train": [PAIR], "test": [OTHER], "features": {"a": 1}})
     assert found == [

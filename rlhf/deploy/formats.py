@@ -1,0 +1,116 @@
+"""The formats that a policy version can be exported to: what each needs, and how far its logits may differ from the policy's. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Name = Literal["hf", "peft", "gguf", "onnx", "openvino"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What passes the check: the largest difference of any logit, or the mean divergence where single logits say little."""
+
+    max_difference: float | None = None
+    """Largest absolute difference of a logit, over all prompts and tokens."""
+    max_kl: float | None = None
+    """Largest mean KL divergence from the policy's distribution to the export's, in nats a token."""
+
+    def in_words(self) -> str:
+        if self.max_difference is not None:
+            return f"no logit differs by more than {self.max_difference:g}"
+        return f"mean KL of at most {self.max_kl:g} nats a token"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format."""
+
+    name: Name
+    what: str
+    """What the export is and which programs read it, for the help and the documents."""
+    file: str
+    """The file or folder that the runtime is given, inside the export."""
+    runtime: str
+    """The program that reads the export in the check."""
+    library: str
+    """The hub's name for the library that reads it, for the card."""
+    client_packages: str
+    """What the client of `clients` needs."""
+    bound: Bound
+    packages: tuple[str, ...] = ()
+    """What the export and its check need beside rankloop's own packages, all pinned, with what they need in turn."""
+    variants: Mapping[str, Bound] | None = None
+    """Bounds of other types of weights than float32 (`--weights`)."""
+
+    def bound_of(self, weights: str) -> Bound:
+        return (self.variants or {}).get(weights, self.bound)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Types of weights that the format can be written with, the default first."""
+        return (*(() if self.name == "gguf" else ("float32",)), *(self.variants or {}))
+
+
+ONNX_PACKAGES = (
+    "flatbuffers==25.12.19", "ml_dtypes==0.6.0", "onnx==1.23.2", "onnx-ir==1.1.0", "onnxruntime==1.32.0", "onnxscript==0.7.2",
+    "protobuf==7.36.2",
+)  # fmt: skip
+
+FORMATS: Mapping[Name, Format] = {
+    format.name: format
+    for format in (
+        Format(
+            "hf",
+            "merged safetensors with tokenizer, chat template, generation config and card, for transformers and vLLM",
+            ".",
+            "transformers",
+            "transformers",
+            "torch transformers",
+            Bound(max_difference=1e-3),
+            # Rounded weights are other weights: half as large, and nearly the policy that was trained.
+            variants={"bfloat16": Bound(max_kl=0.02), "float16": Bound(max_kl=0.02)},
+        ),
+        Format(
+            "peft",
+            "the adapter alone, for PEFT and vLLM beside the base model",
+            ".",
+            "PEFT",
+            "peft",
+            "torch transformers peft",
+            Bound(max_difference=1e-3),
+        ),
+        Format(
+            "gguf",
+            "one merged file with tokenizer and chat template, for llama.cpp, Ollama and LM Studio",
+            "model.gguf",
+            "llama.cpp where llama-cpp-python is installed, else transformers",
+            "gguf",
+            "llama-cpp-python",
+            Bound(max_kl=0.02),
+            variants={"f16": Bound(max_kl=0.02), "q4_1": Bound(max_kl=0.5)},
+        ),
+        Format(
+            "onnx",
+            "one merged graph with a cache of keys and values, for ONNX Runtime",
+            "model.onnx",
+            "ONNX Runtime",
+            "onnx",
+            "onnxruntime tokenizers jinja2",
+            Bound(max_difference=5e-3),
+            packages=ONNX_PACKAGES,
+        ),
+        Format(
+            "openvino",
+            "one merged graph that keeps its cache between calls, for OpenVINO",
+            "openvino_model.xml",
+            "OpenVINO",
+            "openvino",
+            "openvino tokenizers jinja2",
+            Bound(max_difference=5e-3),
+            packages=("openvino==2026.4.1", "openvino-telemetry==2025.2.0"),
+        ),
+    )
+}
