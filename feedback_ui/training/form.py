@@ -80,7 +80,9 @@ class RoundForm:
         shown.then(None, None, js=in_browser("markOptions"))
         found = [*self.groups.values(), *self.fields.values(), self.none_found]
         self.search.change(self.find, [self.search, self.fields["method"]], found, trigger_mode="always_last", **QUIET)
-        self.fields["method"].change(self.choose_method, [self.search, self.fields["method"]], found, **QUIET)
+        method = self.fields["method"]
+        assert isinstance(method, gr.Dropdown)
+        method.change(self.choose_method, [self.search, method], found, **QUIET)
 
     def show_preset(self, preset: str, request: gr.Request) -> dict[Component, Any]:
         self.auth.reads(request, "researcher")

@@ -87,7 +87,8 @@ class TrainingPage:
         self.linked = gr.Textbox(visible=False)
         self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
-            self.reward_section, self.policy_section, self.parts, self.verdict, self.go_on, self.config, self.rounds, self.shown_state,
+            self.reward_section, self.policy_section, self.parts, self.verdict, self.go_on, self.config, self.kl_note,
+            self.rounds, self.shown_state,
             *self.plots.values(),
             self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
             self.round, self.decision, self.promote, self.reject, self.roll_back,
@@ -142,6 +143,7 @@ class TrainingPage:
         self.policy_section = self._section("run.policy", POLICY_PLOTS)
         with self.policy_section:
             self.plots["score_over_kl"] = plot("score_over_kl")
+            self.kl_note = html(elem_id="kl-note", elem_classes="rl-optional")
 
     def _samples_part(self) -> None:
         self.samples = html(elem_id="run-samples")
@@ -313,7 +315,7 @@ class TrainingPage:
         run = runs.get(self.store, run_id)
         now = self._state_of(run)
         update: dict[Block, Any] = {
-            self.progress: run_view.readable(translate, lambda: run_view.progress(translate, run)),
+            self.progress: run_view.readable(translate, lambda: run_view.progress(translate, run, self._steps_done(run))),
             self.result: run_view.readable(translate, lambda: run_view.result(translate, run)),
             self.samples: run_view.samples(translate, runs.samples(self.store, run_id)),
             self.log: without_paths(self.jobs.log_tail(run_id)),
@@ -336,6 +338,11 @@ class TrainingPage:
         if shown is None or replace(shown, points=now.points, runs=now.runs, revision=now.revision) != now:
             update |= self._validation(translate, run)
         return update
+
+    def _steps_done(self, run: Run) -> int:
+        """The steps that the policy of an active run has been trained for."""
+        logged = runs.metrics(self.store, run.id) if run_view.is_active(run) else []
+        return max((metric.step for metric in logged if metric.name == "objective/kl"), default=0)
 
     def _states(self) -> dict[str, round_story.State]:
         """What became of the version of each run, by the run's id."""
@@ -372,6 +379,7 @@ class TrainingPage:
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
             self.policy_section: section(charts.POLICY_CHARTS[method], True),
             **{self.plots[name]: charts.figure(translate, chart, metrics) for name, chart in charts_by_place},
+            self.kl_note: presenters.notice(charts.on_negative_kl(translate, metrics)),
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(translate, metrics), visible=method in run_view.SAMPLING_METHODS),
         }
 

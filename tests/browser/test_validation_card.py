@@ -10,7 +10,7 @@ from storage.content import prompts
 from storage.judging import judgments, queue
 from storage.people import annotators
 from storage.project import runs
-from tests.browser.pages import TrainingPage, open_tab, settled
+from tests.browser.pages import TrainingPage, settled
 from tests.browser.program import Program
 from tests.browser.test_accessibility import nothing, violations
 
@@ -130,8 +130,7 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         context = browser.new_context(viewport=size, color_scheme=scheme)
         page = context.new_page()
         with settled(page):
-            page.goto(f"{finished.url}?__theme={scheme}")
-        open_tab(page, "Training")
+            page.goto(f"{finished.url}?__theme={scheme}#training/round-1")
         expect(page.get_by_test_id("run-verdict")).to_be_visible()
         found = {}
         for part in ("trust", "policy", "samples", "config", "log", "result"):
