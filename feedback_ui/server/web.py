@@ -22,6 +22,7 @@ from feedback_ui.server.auth import AccessRefused, Auth
 from feedback_ui.server.auth_routes import AuthRoutes, roles_cookie
 from feedback_ui.server.bodies import MAX_UPLOAD_BYTES, BadBody
 from feedback_ui.server.calls import HandlerCalls
+from feedback_ui.server.compression import PageCompression
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
 from feedback_ui.shared.errors import browser_message
@@ -102,7 +103,9 @@ class Web(FastAPI):
 
     def build_middleware_stack(self) -> AccessMiddleware:
         # The outermost middleware, before Starlette's error pages too.
-        self.access_middleware = AccessMiddleware(super().build_middleware_stack(), self.auth, self.uploads, self.calls.checked)
+        self.access_middleware = AccessMiddleware(
+            PageCompression(super().build_middleware_stack()), self.auth, self.uploads, self.calls.checked
+        )
         return self.access_middleware
 
     def end_streams(self) -> None:

@@ -33,8 +33,8 @@ def in_words(accuracy: Estimate) -> str:
 
 
 def matters(config: RoundConfig) -> bool:
-    """Whether the round's policy learns from the scores of its reward model."""
-    return config.method in LEARN_FROM_SCORES and config.reward_function is None
+    """Whether the round's policy learns from the scores of its reward model alone."""
+    return config.method in LEARN_FROM_SCORES and config.reward_function is None and not config.reward.model_path
 
 
 def is_at_chance(accuracy: Estimate | None) -> bool:

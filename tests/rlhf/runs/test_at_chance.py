@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from rounds import run
 
-from rlhf.config import RoundConfig
+from rlhf.config import RewardConfig, RoundConfig
 from rlhf.runs import at_chance
 from rlhf.runs.at_chance import StoppedAtChance
 from rlhf.runs.results import Estimate
@@ -36,6 +36,7 @@ def test_only_a_known_accuracy_can_be_at_chance(accuracy, expected):
 )
 def test_it_matters_where_a_policy_learns_from_the_scores(method, function, expected):
     assert at_chance.matters(RoundConfig(method=method, reward_function=function)) is expected
+    assert not at_chance.matters(RoundConfig(reward=RewardConfig(model_path="outside"))), "scores from elsewhere are in it too"
 
 
 def started(trigger, by):

@@ -10,7 +10,7 @@ from learning import user
 from round_play import BASE, Rounds
 from scipy import stats
 
-from rlhf.serving.comparison_plan import assign, assign_prompts, current_pair, deciding, plan, policies_now, split_at
+from rlhf.serving.comparison_plan import assign, assign_prompts, current_pair, deciding, plan, policies_now
 from storage.content import comparisons, completions, prompts, refusals
 from storage.core.records import ProjectSettings, Sampling
 from storage.project import rounds
@@ -89,11 +89,6 @@ def test_held_out_prompts_never_get_more_than_their_share(play, rng):
     for count, split in enumerate(splits, 17):
         heldout += split == "heldout"
         assert split == "train" or heldout <= 0.2 * count
-
-
-@pytest.mark.parametrize(("share", "heldout"), [(0.15, [6, 13]), (0.1, [9]), (0.2, [4, 9, 14])])
-def test_a_batch_takes_held_out_prompts_by_its_share(share, heldout):
-    assert [place for place in range(16) if split_at(place, share) == "heldout"] == heldout
 
 
 def test_current_pairs_hold_the_current_policy(play, rng):
