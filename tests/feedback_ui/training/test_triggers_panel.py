@@ -60,7 +60,7 @@ def test_a_tick_sends_nothing_while_nothing_changes(training, panel, store):
 def test_a_dry_run_starts_nothing(training, panel, store):
     change(training, 50, "", min_pairs=7)
     shown = panel.try_out(ENGLISH)
-    assert "0 preference pairs" in shown[panel.message] and "No round is due" in shown[panel.state]
+    assert "ound needs 7 preference pairs" in shown[panel.message] and "No round is due" in shown[panel.state]
     assert runs.all_runs(store) == [] and queued_rounds.waiting(store) == []
 
 
