@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from feedback_ui.lead.lead_view import LETTERS, letters
-from feedback_ui.shared.html import button, table, tag
+from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters
+from feedback_ui.shared.html import NOTHING, button, fragment, muted, table, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state
-from storage.core.records import Comparison, Tiers
+from storage.core.records import Comparison, PolicyVersion, Tiers
 
 
 class BadOrder(ValueError):
@@ -34,6 +34,41 @@ def tiers_of(translate: Translator, order: str, comparison: Comparison) -> Tiers
     if missing := [letter for letter in ids if letter not in typed]:
         raise BadOrder(translate("lead.gold.missing", found=", ".join(missing)))
     return tuple(tuple(ids[letter] for letter in tier) for tier in tiers)
+
+
+def ordering(
+    translate: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion], known: Tiers | None
+) -> Markup:  # fmt: skip
+    """A comparison whose answers can be ordered where they stand: `assets/gold_order.js` does it."""
+    place_of = {completion_id: place for place, tier in enumerate(known or (), start=1) for completion_id in tier}
+    places = range(1, len(comparison.completions) + 1)
+
+    def buttons(index: int) -> Markup:
+        letter, now = LETTERS[index], place_of.get(comparison.completions[index].id)
+        each = (
+            tag(
+                "button", str(place), type="button", class_="rl-small-button rl-place", data_place=place,
+                aria_pressed=str(place == now).lower(), aria_label=translate("lead.gold.place", letter=letter, place=place),
+            )
+            for place in places
+        )  # fmt: skip
+        return tag("div", muted(translate("lead.gold.place_head")), *each, class_="rl-places")
+
+    return tag(
+        "section",
+        conversation(translate, comparison.prompt),
+        muted(translate("lead.gold.how", count=len(comparison.completions))),
+        answers(translate, comparison, policies, buttons),
+        tag(
+            "p",
+            fragment(translate("lead.gold.order"), ": "),
+            tag("strong", letters(comparison, known) if known else NOTHING, class_="rl-order", data_order_now=True, role="status"),
+            " ",
+            tag("button", translate("lead.gold.save"), type="button", class_="rl-small-button", data_save_order=True),
+        ),
+        class_="rl-comparison",
+        data_order=comparison.id,
+    )
 
 
 def gold_list(

@@ -5,7 +5,7 @@ Each section has a view of its own beside it. Text that users typed is escaped o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from markupsafe import Markup
 
@@ -25,7 +25,8 @@ def who(translate: Translator, names: Mapping[int, str], annotator_id: int | Non
 
 
 def heading(title: str) -> Markup:
-    return tag("h3", title, class_="rl-heading")
+    """A title above a panel; a paragraph, because the Lead page has no headings above it."""
+    return tag("p", title, class_="rl-subheading")
 
 
 def letters(comparison: Comparison, tiers: Tiers) -> str:
@@ -53,14 +54,23 @@ def _prose(body: str) -> Markup:
     return tag("div", body, class_="rl-prose", dir="auto")
 
 
-def answers(translate: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
-    """The answers with their letters and policy versions."""
+def answers(
+    translate: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion], under: Callable[[int], Markup] | None = None
+) -> Markup:
+    """The answers with their letters and policy versions.
+
+    Args:
+        under: what stands under the name of the answer with this index, where answers can be chosen: each is then reached by Tab.
+    """
     articles = (
         tag(
             "article",
-            tag("h4", LETTERS[i], " ", tag("span", _author(completion, policies), class_="rl-muted")),
+            tag("p", LETTERS[i], " ", tag("span", _author(completion, policies), class_="rl-muted"), class_="rl-answer-name"),
+            under(i) if under else EMPTY,
             _prose(markdown.render(completion.text, translate) or translate("lead.empty_answer")),
             class_="rl-panel rl-answer",
+            tabindex=0 if under else None,
+            data_answer=LETTERS[i] if under else None,
         )
         for i, completion in enumerate(comparison.completions)
     )
@@ -70,7 +80,3 @@ def answers(translate: Translator, comparison: Comparison, policies: Mapping[int
 def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> str:
     version = policies.get(completion.policy_version_id)
     return version.name if version else ""
-
-
-def shown_comparison(translate: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
-    return tag("section", conversation(translate, comparison.prompt), answers(translate, comparison, policies), class_="rl-comparison")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -14,23 +15,24 @@ from feedback_ui.lead.comparisons import BatchesSection
 from feedback_ui.lead.exclusions import ExclusionsSection
 from feedback_ui.lead.gold import GoldSection
 from feedback_ui.lead.guidelines import GuidelinesSection
+from feedback_ui.lead.prompt_browser import PromptBrowserSection
 from feedback_ui.lead.prompts import PromptsSection
 from feedback_ui.lead.quality import QualitySection
-from feedback_ui.lead.section import SectionContext, listing
+from feedback_ui.lead.section import SectionContext, chosen, ordering
 from feedback_ui.lead.settings import SettingsSection
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.scripts import in_browser
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, unchanged
 from rlhf.serving.client import PolicyClient
-from storage.core.database import Database
+from storage.core.database import Database, StoreError
 
 SECTIONS: dict[str, tuple[Callable[[SectionContext], Any], ...]] = {
     "quality": (QualitySection,),
     "exclusions": (ExclusionsSection,),
-    "prompts": (PromptsSection,),
+    "prompts": (PromptsSection, PromptBrowserSection),
     "comparisons": (BatchesSection, GoldSection),
     "guidelines": (GuidelinesSection,),
     "settings": (SettingsSection,),
@@ -45,7 +47,7 @@ class LeadPage:
         self.auth = auth
         context = SectionContext(store, client, auth)
         self.reading = html(elem_id="lead-reading", elem_classes="rl-optional")
-        self.linked_item = listing(elem_id="lead-linked", elem_classes="rl-optional")
+        self.linked_item = ordering(elem_id="lead-linked", elem_classes="rl-optional")
         self.sections: dict[str, list[Any]] = {}
         self.section_tabs: dict[str, gr.Tab] = {}
         with gr.Tabs(elem_id="lead-sections") as self.tabs:
@@ -68,9 +70,13 @@ class LeadPage:
         for name, parts in self.sections.items():
             for section in parts:
                 section.wire(self.section_tabs[name])
+        adding, browser = self.sections["prompts"]
+        for change in adding.changes:
+            change.then(browser.refresh, {*browser.fields}, [*browser.fields, *browser.changed], **QUIET)
         quality, exclusions = self.sections["quality"][0], self.sections["exclusions"][0]
         for table in (quality.annotators, quality.item, self.linked_item):
             table.click(self.exclude_from, None, [self.tabs, *exclusions.shown], **QUIET)
+        self.linked_item.click(quality.order_item, None, self.linked_item, **QUIET)
 
     def enter(self, where: str, linked: int | None, request: gr.Request) -> dict[Component, Any]:
         """Opens the page: updates the sub-tab that is open, by default the first.
@@ -86,6 +92,10 @@ class LeadPage:
         quality = self.sections["quality"][0]
         return opened | {self.linked_item: EMPTY if linked is None else quality.comparison(int(linked), request)}
 
-    def exclude_from(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+    def exclude_from(self, event: gr.EventData, request: gr.Request) -> Any:
         """Opens the exclusion form, filled from an annotator's row or from one of their judgments."""
+        self.auth.acts(request, "lead")
+        with suppress(StoreError):
+            if chosen(event)[0] not in ("exclude", "exclude-one"):
+                return unchanged()
         return {self.tabs: gr.Tabs(selected="exclusions"), **self.sections["exclusions"][0].begin(event, request)}

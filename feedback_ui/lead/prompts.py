@@ -1,4 +1,7 @@
-"""The Prompts section: counts, a searchable list, refused prompts, the starter prompts, imports, and undoing an import."""
+"""The Prompts section: adding prompts from files or typed, imports and undoing one, and prompts that a model refused.
+
+`prompt_browser` lists the prompts.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,12 @@ from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
-from storage.content import prompt_list, prompts, refusals
+from storage.content import prompts, refusals
 from storage.core.database import StoreError
 from storage.exchange import detect, encodings, formats, import_records, imports, maps, undos
 from storage.exchange.limits import Limits
-from storage.judging import prompt_use
-from storage.project import settings
 
 SPLITS = ("auto", "train", "heldout")
-STARTERS = ("auto", "on", "off")
 RECOGNISED = "recognised"
 """The choice of format that leaves it to the fields of the rows."""
 FORMATS = [name for name in formats.READABLE if name != formats.NATIVE]
@@ -82,37 +82,29 @@ class PromptsSection:
         self.running = listing(elem_id="imports-running", elem_classes="rl-optional")
         self.timer = gr.Timer(POLL_S, active=False)
         self.message = html(elem_id="prompts-message", elem_classes="rl-optional")
-        self.counts = html(elem_id="prompt-counts")
-        self.starters = gr.Dropdown(
-            list(STARTERS), value="auto", label=label("lead.settings.starters.label"), info=label("lead.settings.starters.help"),
-            filterable=False, elem_id="prompts-starters",
-        )  # fmt: skip
-        self.starters_now = html(elem_id="prompts-starters-now")
-        self.text = gr.Textbox(label=label("lead.prompts.search"), max_lines=1, elem_id="prompts-search")
-        self.list = listing(elem_id="prompt-list")
         self.refused = listing(elem_id="prompt-refusals", elem_classes="rl-optional")
         self.imports = listing(elem_id="prompt-imports", elem_classes="rl-optional")
-        self.changed = [self.message, self.counts, self.starters_now, self.list, self.refused, self.imports]
+        self.changed = [self.message, self.refused, self.imports]
         self.progress = [self.running, self.timer]
-        self.shown = [self.adding, self.format, self.split, self.starters, self.text, *self.changed, *self.progress]
+        self.shown = [self.adding, self.format, self.split, *self.changed, *self.progress]
+        self.changes: list[Any] = []
+        """The events after which other prompts may be there."""
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         # The browser calls the handlers of one event one after the other, and that of an import or an undo returns only when it is
         # done: what lets the page follow it comes first.
         self.imports.click(self.watch, None, self.timer, **QUIET)
-        self.imports.click(self.undo, None, [*self.changed, *self.progress], **QUIET)
+        undone = self.imports.click(self.undo, None, [*self.changed, *self.progress], **QUIET)
         self.file.upload(self.watch, None, self.timer, **QUIET)
-        self.file.upload(
+        imported = self.file.upload(
             self.import_file, [self.file, self.format, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET
         )
         self.timer.tick(self.follow, None, self.progress, **QUIET)
         self.running.click(self.stop, None, self.progress, **QUIET)
-        self.starters.input(self.choose_starters, self.starters, self.changed, **QUIET)
-        self.text.submit(self.search, self.text, [self.list], **QUIET)
-        self.list.click(self.act, self.text, self.changed, **QUIET)
         self.refused.click(self.retry, None, self.changed, **QUIET)
-        self.add_button.click(self.add_lines, [self.lines, self.kind, self.split], [self.lines, *self.changed], **QUIET)
+        typed = self.add_button.click(self.add_lines, [self.lines, self.kind, self.split], [self.lines, *self.changed], **QUIET)
+        self.changes = [undone, imported, typed]
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
@@ -122,40 +114,9 @@ class PromptsSection:
             self.format: gr.Dropdown([(translate("lead.prompts.format_recognised"), RECOGNISED), *((name, name) for name in FORMATS)]),
             self.split: gr.Dropdown([(translate(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
             self.message: EMPTY,
-            self.starters: gr.Dropdown(
-                [(translate(f"lead.settings.starters.{choice}"), choice) for choice in STARTERS],
-                value=settings.current(self.store).starters,
-                interactive=acts,
-            ),
-            self.text: "",
             **self._now(translate, acts=acts),
             **self._progress(translate, acts=acts),
         }
-
-    def search(self, text: str | None, request: gr.Request) -> dict[Component, Any]:
-        """Lists the prompts with this text."""
-        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
-        return {self.list: self._listed(translate, text or "", acts=visitor.may_act("lead"))}
-
-    def act(self, text: str | None, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        """Retires a prompt, or brings it back."""
-        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
-        try:
-            act, prompt_id = chosen(event)
-            if act not in ("retire", "restore"):
-                raise StoreError("This table has no such row: reload the page.")
-            (prompt_use.retire if act == "retire" else prompt_use.restore)(self.store, [prompt_id], visitor.annotator.id)
-        except StoreError as error:
-            return {self.message: refusal(error)}
-        return {self.message: EMPTY, **self._now(translate, acts=True, text=text or "")}
-
-    def choose_starters(self, choice: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
-        try:
-            prompt_use.use_starters(self.store, cast(Any, choice), visitor.annotator.id)
-        except StoreError as error:
-            return {self.message: refusal(error)}
-        return {self.message: EMPTY, **self._now(translate, acts=True)}
 
     def retry(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """Lets every model be asked again for a prompt."""
@@ -250,17 +211,10 @@ class PromptsSection:
             self.timer: gr.Timer(active=bool(running) or self.running_imports.is_awaited),
         }
 
-    def _listed(self, translate: Translator, text: str, *, acts: bool) -> str:
-        found = prompt_list.search(self.store, text, limit=prompts_view.SHOWN_PROMPTS)
-        return prompts_view.prompts_listed(translate, found, prompt_list.count(self.store, text), acts=acts)
-
-    def _now(self, translate: Translator, *, acts: bool, text: str = "") -> dict[Component, Any]:
+    def _now(self, translate: Translator, *, acts: bool) -> dict[Component, Any]:
         refused = refusals.all_refusals(self.store)
         asked = prompts.many(self.store, [one.prompt_id for one in refused])
         return {
-            self.starters_now: prompts_view.starters_now(translate, prompts.starters(self.store)),
-            self.list: self._listed(translate, text, acts=acts),
             self.refused: prompts_view.refused_prompts(translate, refused, asked, acts=acts),
-            self.counts: prompts_view.prompt_counts(translate, prompts.by_kind(self.store)),
             self.imports: imports_view.import_list(translate, import_records.all_imports(self.store), names(self.store), acts=acts),
         }

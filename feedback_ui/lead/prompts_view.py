@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag
+from feedback_ui.lead.lead_view import conversation, heading
+from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, prompt_kind, starters_left_out
 from storage.content.prompt_list import ListedPrompt
@@ -53,6 +54,7 @@ def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matchin
     rows = []
     for one in found:
         act = "restore" if one.state == "retired" else "retire"
+        change = button(act, one.prompt.id, translate(f"lead.prompts.{act}"), str(one.prompt.id)) if acts else EMPTY
         rows.append(
             [
                 str(one.prompt.id),
@@ -61,8 +63,8 @@ def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matchin
                 prompt_kind(translate, one.prompt.kind),
                 tag("span", one.source, class_="rl-line-clamp"),
                 f"{one.comparisons:,}",
-                translate(f"lead.prompts.state_{one.state}"),
-                button(act, one.prompt.id, translate(f"lead.prompts.{act}"), str(one.prompt.id)) if acts else "",
+                with_note(translate(f"lead.prompts.state_{one.state}"), _replaced(translate, one)),
+                fragment(button("open", one.prompt.id, translate("lead.prompts.open"), str(one.prompt.id)), " ", change),
             ]
         )
     names = ("prompt", "split", "kind", "source", "comparisons", "import_state")
@@ -70,6 +72,29 @@ def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matchin
     more = matching - len(found)
     rest = muted(translate("lead.prompts.more_prompts", count=more)) if more > 0 else EMPTY
     return fragment(table(heads, rows, caption=translate("lead.prompts.list"), numbers=(0, 5)), rest)
+
+
+def prompt_opened(translate: Translator, found: ListedPrompt, judged: int) -> Markup:
+    """A prompt with all its turns, what is known of it, and which prompts it replaced or was replaced by."""
+    prompt = found.prompt
+    title = translate("lead.prompts.opened_title", number=prompt.id, kind=prompt_kind(translate, prompt.kind))
+    facts = [
+        translate(f"lead.prompts.split_{prompt.split}"),
+        translate(f"lead.prompts.state_{found.state}"),
+        found.source,
+        translate("lead.prompts.of_comparisons", count=found.comparisons),
+        translate("lead.prompts.of_judgments", count=judged),
+        translate("lead.prompts.replaces", number=found.replaces) if found.replaces else "",
+        _replaced(translate, found),
+    ]
+    return tag(
+        "section", heading(title), muted(" · ".join(filter(None, facts))), conversation(translate, prompt),
+        class_="rl-comparison", data_testid="prompt",
+    )  # fmt: skip
+
+
+def _replaced(translate: Translator, found: ListedPrompt) -> str:
+    return translate("lead.prompts.replaced_by", number=found.replaced_by) if found.replaced_by else ""
 
 
 def refused_prompts(translate: Translator, refused: Sequence[Refusal], asked: Mapping[int, Prompt], *, acts: bool) -> Markup:

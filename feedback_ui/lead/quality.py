@@ -10,18 +10,20 @@ from gradio.components import Component
 from markupsafe import Markup
 
 from feedback_ui.lead import quality_view
-from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
+from feedback_ui.lead.gold import save_order
+from feedback_ui.lead.gold_view import BadOrder
+from feedback_ui.lead.section import SectionContext, chosen, listing, names, ordering, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY, fragment
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.scripts import in_browser
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, unchanged
 from rlhf.analysis import agreement
 from rlhf.data import reliability
 from storage.analytics.stats import judgments_by_day, stats
 from storage.content import comparisons, policies, prompts
 from storage.core.database import StoreError
-from storage.judging import history, queue
+from storage.judging import gold, history, queue
 
 ITEMS = 20
 
@@ -35,7 +37,7 @@ class QualitySection:
         self.annotators = listing(elem_id="quality-annotators", elem_classes="rl-optional")
         self.reliability = listing(elem_id="quality-reliability", elem_classes="rl-optional")
         self.items = listing(elem_id="quality-items", elem_classes="rl-optional")
-        self.item = listing(elem_id="quality-item", elem_classes="rl-optional")
+        self.item = ordering(elem_id="quality-item", elem_classes="rl-optional")
         self.figures = [self.counts, self.overview, self.annotators, self.reliability, self.items]
         self.shown = [*self.figures, self.item]
 
@@ -43,6 +45,7 @@ class QualitySection:
         tab.select(self.open, None, self.shown, **QUIET)
         self.simulated.input(self.include, self.simulated, self.figures, **QUIET)
         self.items.click(self.open_item, None, self.item, **QUIET).then(None, js=in_browser("showQualityItem"))
+        self.item.click(self.order_item, None, self.item, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
         return {**self._figures(request, False), self.item: EMPTY}
@@ -57,7 +60,17 @@ class QualitySection:
         except StoreError as error:
             return refusal(error)
 
-    def comparison(self, number: int, request: gr.Request) -> Markup:
+    def order_item(self, event: gr.EventData, request: gr.Request) -> Any:
+        """Makes the open comparison gold, in the order in which its answers were put."""
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
+        try:
+            if (said := save_order(self.store, translate, event, visitor.annotator.id)) is None:
+                return unchanged()
+        except (BadOrder, StoreError) as error:
+            said = refusal(error)
+        return self.comparison(chosen(event)[1], request, said)
+
+    def comparison(self, number: int, request: gr.Request, said: Markup = EMPTY) -> Markup:
         """A comparison with all judgments of it."""
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         try:
@@ -66,7 +79,10 @@ class QualitySection:
             return refusal(error)
         versions = {version.id: version for version in policies.all_versions(self.store)}
         judged = history.of_comparison(self.store, comparison.id)
-        return quality_view.item(translate, comparison, judged, versions, names(self.store), acts=visitor.may_act("lead"))
+        return quality_view.item(
+            translate, comparison, judged, versions, names(self.store), acts=visitor.may_act("lead"),
+            known=gold.answer(self.store, comparison.id), said=said,
+        )  # fmt: skip
 
     def _figures(self, request: gr.Request, simulated: bool) -> dict[Component, Any]:
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from feedback_ui.lead.exclusions_view import rule
+from feedback_ui.lead.gold_view import ordering
 from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters
 from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, interval, muted, table, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures, prompt_kind
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
 from rlhf.data.reliability import AnnotatorReliability
-from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion
+from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion, Tiers
 
 
 def percent(share: float | None) -> str:
@@ -201,16 +202,25 @@ def _titled(title: str, body: Markup) -> Markup:
 
 def item(
     translate: Translator, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
-    names: Mapping[int, str], *, acts: bool,
+    names: Mapping[int, str], *, acts: bool, known: Tiers | None = None, said: Markup = EMPTY,
 ) -> Markup:  # fmt: skip
-    """A comparison with its answers, their policy versions, and all judgments of it."""
+    """A comparison with its answers, their policy versions, and all judgments of it.
+
+    Args:
+        known: its known order, if it is gold; who acts can set it by ordering the answers.
+        said: what came of an order that was just saved.
+    """
+    if acts:
+        shown = ordering(translate, comparison, policies, known)
+    else:
+        shown = fragment(conversation(translate, comparison.prompt), answers(translate, comparison, policies))
     title = translate("lead.quality.item_title", number=comparison.id, kind=prompt_kind(translate, comparison.prompt.kind))
     return tag(
         "section",
         tag("p", title, class_="rl-subheading"),
-        conversation(translate, comparison.prompt),
-        answers(translate, comparison, policies),
-        tag("h4", translate("lead.quality.judgments", count=len(judged)), class_="rl-subheading"),
+        shown,
+        said,
+        tag("p", translate("lead.quality.judgments", count=len(judged)), class_="rl-subheading"),
         tag("ul", *(_judgment(translate, past, names, acts=acts) for past in judged), class_="rl-judgments"),
         class_="rl-panel rl-comparison",
         data_testid="item",

@@ -49,7 +49,7 @@ ELEMENTS = {
         "figure",
         "form",
     ),
-    *("h1", "h2", "h3", "h4", "i", "li", "link", "meta", "ol", "p", "progress", "section", "small", "span", "strong", "summary"),
+    *("h1", "h2", "h3", "i", "li", "link", "meta", "ol", "p", "progress", "section", "small", "span", "strong", "summary"),
     *("table", "tbody", "td", "th", "thead", "time", "tr", "ul"),
 }
 VOID_ELEMENTS = {"br", "link", "meta"}

@@ -26,7 +26,7 @@ EVENTS = "events.js"
 TRANSLATIONS = "translations.js"
 """The module that is made from the locale files."""
 
-CLASSIC_SCRIPTS = ("page.js", "start.js", "row_buttons.js", "copy_buttons.js")
+CLASSIC_SCRIPTS = ("page.js", "start.js", "row_buttons.js", "gold_order.js", "copy_buttons.js")
 """Scripts that are no modules: the first runs in the page's head, and Gradio runs the others as functions."""
 
 BROWSER_SECTIONS = ("compare", "rank", "history")

@@ -11,6 +11,7 @@ from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, open_store
 from storage.content import prompt_list, prompts, refusals
 from storage.core.database import Database
+from storage.core.records import PromptFilter
 from storage.judging import prompt_use
 
 
@@ -62,7 +63,7 @@ def _still_unused(store: Database, ids: Sequence[int]) -> str:
 
 
 def _print_list(store: Database, text: str, *, as_json: bool) -> None:
-    found = prompt_list.search(store, text)
+    found = prompt_list.search(store, PromptFilter(text))
     if as_json:
         print(json.dumps([_row(listed) for listed in found], indent=2, ensure_ascii=False))
         return
@@ -76,7 +77,7 @@ def _row(listed: prompt_list.ListedPrompt) -> dict[str, object]:
 
 
 def _print_refused(store: Database, text: str, *, as_json: bool) -> None:
-    found = {listed.prompt.id: listed.prompt for listed in prompt_list.search(store, text)}
+    found = {listed.prompt.id: listed.prompt for listed in prompt_list.search(store, PromptFilter(text))}
     refused = [refusal for refusal in refusals.all_refusals(store) if refusal.prompt_id in found]
     if as_json:
         rows = [asdict(refusal) | {"messages": found[refusal.prompt_id].messages} for refusal in refused]

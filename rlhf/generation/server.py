@@ -123,6 +123,7 @@ def build_server(
             "ready": True,
             "filling": filler is not None and filler.filling,
             "seconds_per_comparison": filler and filler.seconds_per_comparison,
+            "seconds_per_answer": filler and filler.seconds_per_answer,
             "note": filler.note if filler else "",
             "batch_notes": filler.batch_notes if filler else {},
             "collectors": [version.name for version in filler.collectors] if filler else [],

@@ -74,6 +74,8 @@ class ServerStatus:
     """Why a batch does not go on, by its id as text. Names policy versions: not for annotators who judge blind."""
     collectors: list[str] = field(default_factory=list)
     """The policy versions of outside endpoints, if the server collects from such."""
+    seconds_per_answer: float | None = None
+    """Of the comparisons that were written last; None before the first."""
 
 
 class PolicyClient:

@@ -8,7 +8,7 @@ anew for each. These shares are settings of the project.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from storage.content import comparisons, policies, prompts, refusals
@@ -90,7 +90,12 @@ def deciding(now: Policies) -> Planned | None:
 
 
 def assign(
-    store: Database, planned: Sequence[Planned], queue_positions: Mapping[int, int], rng: random.Random
+    store: Database,
+    planned: Sequence[Planned],
+    queue_positions: Mapping[int, int],
+    rng: random.Random,
+    *,
+    among: Collection[int] | None = None,
 ) -> tuple[list[Assignments], dict[int, Round]]:
     """Gives each planned comparison its prompt. Those for which no prompt is left are left out.
 
@@ -98,11 +103,14 @@ def assign(
     probability whatever was judged before, so that what is expected of its outcome is the version's win rate over the held-out
     prompts. Others get the prompt of their split with the fewest comparisons so far, and one of the other split where theirs has none.
 
+    Args:
+        among: the ids of the prompts that may be taken; None takes any in use.
+
     Returns:
         The assignments, and the round that an assignment helps to decide, by its place among them.
     """
     usage = comparisons.prompt_usage(store)
-    in_use = prompts.of_split(store)
+    in_use = [prompt for prompt in prompts.of_split(store) if among is None or prompt.id in among]
     ranked = sorted(in_use, key=lambda p: (max(usage.get(p.id, 0), queue_positions.get(p.id, 0)), p.id))
     refused = refusals.by_model(store)
     assignments: list[Assignments] = []
@@ -132,4 +140,11 @@ def assign_prompts(
     Args:
         queue_positions: by prompt id, the number of comparisons that it counts as having, at least; see `requeue_prompts`.
     """
-    return assign(store, [Planned(tuple(versions)) for versions in versions_of], queue_positions, random.Random(0))[0]
+    return assign_planned(store, [Planned(tuple(versions)) for versions in versions_of], queue_positions)
+
+
+def assign_planned(
+    store: Database, planned: Sequence[Planned], queue_positions: Mapping[int, int], *, among: Collection[int] | None = None
+) -> list[Assignments]:
+    """As `assign`, of comparisons of which none decides a round."""
+    return assign(store, planned, queue_positions, random.Random(0), among=among)[0]

@@ -17,8 +17,9 @@ from dataclasses import asdict, replace
 from itertools import combinations
 from typing import NamedTuple
 
+from rlhf.serving.batch_plan import assign_prompts_of
 from rlhf.serving.client import PolicyServerDown
-from rlhf.serving.comparison_plan import Assignments, Policies, Versions, assign, assign_prompts, deciding, plan, policies_now
+from rlhf.serving.comparison_plan import Assignments, Policies, Versions, assign, deciding, plan, policies_now
 from rlhf.serving.completion_source import CompletionSource, GeneratedCompletion, PromptRefused
 from storage.content import batches, comparisons, completions, policies, prompts, refusals
 from storage.core.database import Database
@@ -53,6 +54,8 @@ IDLE_S = 2.0
 """Pause while there is no prompt or no model to ask, in seconds."""
 
 NO_PROMPTS = "There are no prompts yet: import some."
+
+NO_CHOSEN_PROMPTS = "No prompt that the batch takes is in use, or the model refused them all: cancel the batch, or bring prompts back."
 
 ALL_REFUSED = "Every prompt is set aside, because the model cannot answer it: the Prompts section of the Lead page says why."
 
@@ -157,7 +160,7 @@ def write_comparisons(
                 if not isinstance(answer := answers[i], PromptRefused)
             ]
             if batch:
-                comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, batch_id=batch.id)
+                comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, wanted=batch.wanted, batch_id=batch.id)
             elif decides and (decided := decides.get(place)):
                 # People's votes do not decide a round that simulated annotators judge: it waits in nobody's queue.
                 wanted = None if decided.judges == "people" else 0
@@ -238,6 +241,7 @@ class ComparisonGenerator:
         self.refusal_reason = refusal_reason
         self.rng = rng or random.SystemRandom()
         self.seconds_per_comparison: float | None = None
+        self.seconds_per_answer: float | None = None
         self.filling = False
         self.note = ""
         """Why nothing is generated, for everybody: annotators who judge blind read it, so it names no policy version."""
@@ -322,9 +326,9 @@ class ComparisonGenerator:
         if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
         count = max(1, min(size, batch.requested - batch.generated, ANSWERS_AT_ONCE // batch.completions))
-        versions_of = [round_robin(batch, versions, batch.generated + i) for i in range(count)]
-        if not (assignments := assign_prompts(self.store, versions_of, self._queue_positions)):
-            return self._no_prompts()
+        versions_of = [tuple(round_robin(batch, versions, batch.generated + i)) for i in range(count)]
+        if not (assignments := assign_prompts_of(self.store, batch, versions_of, self._queue_positions)):
+            return self._no_prompts() if batch.prompts == batches.EVERY_PROMPT else NO_CHOSEN_PROMPTS
         written = self._timed(assignments, batch.sampling, batch)
         if len(written.dropped) == len(assignments):
             return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."
@@ -394,7 +398,8 @@ class ComparisonGenerator:
         )
         requeue_prompts(self.store, self._queue_positions, written.dropped)
         if written.stored:
-            self.seconds_per_comparison = (time.monotonic() - started) / written.stored
+            took_s, answers = time.monotonic() - started, sum(len(versions) for _, *versions in assignments)
+            self.seconds_per_comparison, self.seconds_per_answer = took_s / written.stored, took_s / answers
         return written
 
     def _check(self) -> None:

@@ -195,6 +195,16 @@ def ensure_unused(store: Database, prompt: NewPrompt, *, source: str) -> Prompt:
         return get(store, store.insert("prompts", row | {"split": row["split"] or split_of(row["digest"]), "retired": 1}))
 
 
+def add_version(store: Database, prompt_id: int, messages: Sequence[Message]) -> int:
+    """Adds a prompt with these messages and all else of another one: kind, split, source, import, and whether it is a starter prompt.
+
+    The caller has checked the messages, and calls this inside `atomic`.
+    """
+    row = store.row("SELECT kind, split, source, import_id, starter FROM prompts WHERE id = ?", [prompt_id])
+    values = {"messages": to_json([*messages]), "digest": digest(messages), "created_at": now()}
+    return store.insert("prompts", dict(row or {}) | values)
+
+
 def load_starter(store: Database) -> int:
     """Adds the packaged starter prompts and returns how many were new; a second time, none."""
     lines = resources.files("storage.content").joinpath("starter_prompts.jsonl").read_text(encoding="utf-8").splitlines()

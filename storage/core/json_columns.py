@@ -22,7 +22,8 @@ T = TypeVar("T")
 JSON_TYPES = {
     ("prompts", "messages"): "array", ("completions", "sampling"): "object", ("presentations", "slots"): "array",
     ("judgments", "tiers"): "array", ("gold_answers", "tiers"): "array", ("settings", '"values"'): "object",
-    ("batches", "policy_ids"): "array", ("batches", "sampling"): "object", ("imports", "report"): "object",
+    ("batches", "policy_ids"): "array", ("batches", "sampling"): "object", ("batches", "prompts"): "object",
+    ("batch_assignments", "annotator_ids"): "array", ("imports", "report"): "object",
     ("accounts", "roles"): "array", ("runs", "config"): "object", ("runs", "versions"): "object", ("runs", "snapshot"): "object",
     ("runs", "result"): "object", ("runs", "validation"): "object", ("decisions", "evidence"): "object",
     ("queued_rounds", "config"): "object",

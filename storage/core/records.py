@@ -286,6 +286,18 @@ class Guidelines:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptFilter:
+    """Which prompts are meant. What is empty leaves none out."""
+
+    text: str = ""
+    """Contained in one of the turns, ignoring case."""
+    kind: str | None = None
+    split: Split | None = None
+    import_id: int | None = None
+    """The import that added the prompt; an edited prompt keeps that of the one it replaces."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A lead's request for comparisons; the policy server generates their completions."""
 
@@ -301,6 +313,12 @@ class Batch:
     by_id: int | None
     created_at: str
     cancelled_at: str | None
+    prompts: PromptFilter = PromptFilter()
+    """The prompts that it takes, of those in use."""
+    wanted: int | None = None
+    """Judgments that each comparison needs; None takes the number from the settings."""
+    annotator_ids: tuple[int, ...] = ()
+    """The annotators who get its comparisons; nobody here means everybody."""
 
 
 @dataclass(frozen=True, slots=True)

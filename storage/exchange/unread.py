@@ -57,7 +57,7 @@ def parts(record: Record, known: Collection[str]) -> list[str]:
 
 def names_answers(name: str) -> bool:
     """Whether a list of this name holds answers."""
-    return bool(_words(name) & _ANSWERS)
+    return bool(_words(name) & (_ANSWERS | {"choice"}))
 
 
 def _words(name: str) -> set[str]:

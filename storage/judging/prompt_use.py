@@ -1,4 +1,4 @@
-"""Retires prompts, brings them back, and sets whether the starter prompts are in use, on a lead's decision.
+"""Retires prompts, brings them back, replaces them by edited ones, and sets whether the starter prompts are in use, on a lead's decision.
 
 `storage.content.prompts` says which prompts are in use. Other prompts get no new comparisons, and their waiting ones are not
 shown; their judgments stay. Only votes on starter prompts that are not in use are also left out of training and of statistics.
@@ -12,6 +12,7 @@ from typing import Literal
 
 from storage.content import prompts
 from storage.core.database import Database, StoreError, now, to_json
+from storage.core.records import Message, Prompt
 from storage.judging import queue
 from storage.project import settings
 
@@ -35,6 +36,34 @@ def restore(store: Database, prompt_ids: Collection[int], by: int | None = None)
         restored = _set_retired(store, prompt_ids, False, by)
         queue.requeue(store, prompt_ids)
         return restored
+
+
+def edit(store: Database, prompt_id: int, text: str, by: int | None = None) -> Prompt:
+    """Replaces a prompt by a new one whose last turn has this text, and returns the new one.
+
+    The old one is retired and its judgments stay with it. The new one has its kind, its split, so that nothing that measured ever teaches,
+    and its import.
+
+    Raises:
+        StoreError: there is no such prompt, the text is empty or too long, or a prompt with this text is there already.
+    """
+    most_chars = settings.current(store).text_max_chars
+    with store.atomic():
+        before = prompts.get(store, prompt_id)
+        if store.value("SELECT 1 FROM prompts WHERE id = ? AND import_id IN unfinished_imports", [prompt_id]):
+            raise StoreError(f"Prompt {prompt_id} is being imported: change it when the import is done.")
+        messages = (*before.messages[:-1], Message(role=before.messages[-1]["role"], content=text))
+        if reason := prompts.problem(messages):
+            raise StoreError(f"The prompt was not changed: {reason}.")
+        if len(text) > most_chars:
+            raise StoreError(f"The prompt was not changed: its text has {len(text):,} characters, and {most_chars:,} are allowed.")
+        for there in prompts.stored(store, [prompts.digest(messages)]):
+            remedy = ": change it" if there["id"] == prompt_id else ": bring it back" if there["retired"] else ""
+            raise StoreError(f"The prompt was not changed: prompt {there['id']} has this text already{remedy}.")
+        new_id = prompts.add_version(store, prompt_id, messages)
+        store.insert("prompt_edits", {"prompt_id": new_id, "from_id": prompt_id, "by_id": by, "created_at": now()})
+        _set_retired(store, [prompt_id], True, by)
+        return prompts.get(store, new_id)
 
 
 def use_starters(store: Database, choice: Literal["auto", "on", "off"], by: int | None = None) -> prompts.Starters:

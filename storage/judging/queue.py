@@ -5,6 +5,8 @@ cursor per priority (table `queue_cursors`) that only moves forward, so that the
 of judgments. A comparison that is opened again, because a lease expired or a vote stopped counting, gets a new position at the
 end.
 
+A batch may be assigned to some annotators (`assignments`): others do not get its comparisons.
+
 With the probabilities in the project's settings, a gold comparison or a repeat is shown instead of the next in the queue.
 """
 
@@ -54,6 +56,16 @@ _IN_USE = f"""
 
 _NEXT_IN_USE = _IN_USE.format(comparison="queue.comparison_id")
 
+_FOR_THEM = """
+    AND NOT EXISTS (
+        SELECT 1 FROM comparisons its JOIN batch_assignments a ON a.batch_id = its.batch_id
+        WHERE its.id = {comparison} AND a.id = (SELECT max(id) FROM batch_assignments WHERE batch_id = its.batch_id)
+            AND CASE WHEN json_valid(a.annotator_ids) THEN a.annotator_ids != '[]'
+                AND :annotator NOT IN (SELECT value FROM json_each(a.annotator_ids)) END)"""
+"""SQL: the comparison is of no batch that others get. An assignment that cannot be read keeps it from nobody."""
+
+_NEXT_FOR_THEM = _FOR_THEM.format(comparison="queue.comparison_id")
+
 _NOT_JUDGED = """
     AND NOT EXISTS (
         SELECT 1 FROM judgments j
@@ -66,7 +78,7 @@ SELECT queue.comparison_id, queue.position, queue.priority FROM queue
 WHERE queue.priority = :priority
     AND queue.position > coalesce(
         (SELECT position FROM queue_cursors WHERE annotator_id = :annotator AND priority = :priority), 0)
-    {_NOT_JUDGED}{_NEXT_IN_USE}
+    {_NOT_JUDGED}{_NEXT_IN_USE}{_NEXT_FOR_THEM}
 ORDER BY queue.position LIMIT 1
 """
 
@@ -81,13 +93,13 @@ WITH RECURSIVE priorities(priority) AS (
 SELECT 1 FROM priorities CROSS JOIN queue ON queue.priority = priorities.priority
 WHERE queue.position > coalesce(
         (SELECT position FROM queue_cursors p WHERE p.annotator_id = :annotator AND p.priority = priorities.priority), 0)
-    {_NOT_JUDGED}{_NEXT_IN_USE}
+    {_NOT_JUDGED}{_NEXT_IN_USE}{_NEXT_FOR_THEM}
 """
 
 UNSEEN_GOLD = f"""
 SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports
     AND NOT EXISTS (SELECT 1 FROM presentations p WHERE p.comparison_id = c.id AND p.annotator_id = :annotator)
-    {_IN_USE.format(comparison="c.id")}
+    {_IN_USE.format(comparison="c.id")}{_FOR_THEM.format(comparison="c.id")}
 ORDER BY c.id LIMIT :among
 """
 
@@ -220,11 +232,20 @@ def requeue(store: Database, prompt_ids: Collection[int]) -> None:
 
     Annotators whose cursors are past them see them again.
     """
-    waiting = "comparison_id IN (SELECT id FROM comparisons WHERE prompt_id IN (SELECT value FROM json_each(?)))"
+    _move_to_end(store, "SELECT id FROM comparisons WHERE prompt_id IN (SELECT value FROM json_each(?))", to_json([*prompt_ids]))
+
+
+def requeue_batch(store: Database, batch_id: int) -> None:
+    """Puts the waiting comparisons of a batch at the end of the queue: annotators whose cursors are past them see them again."""
+    _move_to_end(store, "SELECT id FROM comparisons WHERE batch_id = ?", batch_id)
+
+
+def _move_to_end(store: Database, comparisons_sql: str, parameter: str | int) -> None:
+    waiting = f"comparison_id IN ({comparisons_sql})"
     with store.atomic() as connection:
-        rows = store.rows(f"SELECT comparison_id, priority FROM queue WHERE {waiting} ORDER BY position", [to_json([*prompt_ids])])
+        rows = store.rows(f"SELECT comparison_id, priority FROM queue WHERE {waiting} ORDER BY position", [parameter])
         moved = [tuple(row) for row in rows]
-        connection.conn.execute(f"DELETE FROM queue WHERE {waiting}", [to_json([*prompt_ids])])
+        connection.conn.execute(f"DELETE FROM queue WHERE {waiting}", [parameter])
         connection.conn.executemany("INSERT INTO queue (comparison_id, priority) VALUES (?, ?)", moved)
 
 

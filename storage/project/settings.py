@@ -71,9 +71,10 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
             connection.conn.execute("DELETE FROM prompt_refusals WHERE instr(reason, ?)", [NO_SYSTEM_ROLE])
         if settings.overlap != before.overlap:
             # With a lower overlap, comparisons that have enough votes stay closed; with a higher one they open again. None is wanted of
-            # those that simulated annotators alone judge.
+            # those that simulated annotators alone judge, and a batch may have said how many it wants.
             connection.conn.execute(
-                "UPDATE comparisons SET wanted = ?1 WHERE retired = 0 AND gold = 0 AND wanted NOT IN (0, ?1) AND import_id IS NULL",
+                "UPDATE comparisons SET wanted = ?1 WHERE retired = 0 AND gold = 0 AND wanted NOT IN (0, ?1) AND import_id IS NULL "
+                "AND (batch_id IS NULL OR batch_id IN (SELECT id FROM batches WHERE wanted IS NULL))",
                 [settings.overlap],
             )
 

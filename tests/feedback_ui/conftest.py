@@ -32,7 +32,9 @@ class FakeServer:
         self.now = ServerStatus(ready=True, filling=False, seconds_per_comparison=None, note="")
 
     def fill(self, seconds_per_comparison: float | None) -> None:
-        self.now = ServerStatus(True, True, seconds_per_comparison, "")
+        """Comparisons of two answers are written, each in this time."""
+        per_answer = seconds_per_comparison and seconds_per_comparison / 2
+        self.now = ServerStatus(True, True, seconds_per_comparison, "", seconds_per_answer=per_answer)
 
     def collect_from(self, model: str) -> None:
         self.now = ServerStatus(True, True, None, "", collectors=[model])

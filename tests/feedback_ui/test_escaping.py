@@ -51,13 +51,14 @@ from rlhf.analysis.round_story import Made, Story
 from rlhf.analysis.sequential_test import assess
 from rlhf.analysis.style import StyleEffect
 from rlhf.analysis.validation import Validation
-from rlhf.analysis.version_card import Limit, VersionCard
+from rlhf.analysis.version_card import Limit, Outcome, VersionCard
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import SnapshotManifest
 from rlhf.data.reliability import AnnotatorReliability
 from rlhf.runs import deciding
 from rlhf.runs.results import RoundResult
 from rlhf.runs.token_changes import SampleChange
+from rlhf.serving.batch_plan import Outlook
 from storage.analytics.stats import DayOfJudging
 from storage.content.prompt_list import ListedPrompt
 from storage.content.prompts import Starters
@@ -176,7 +177,8 @@ def a_card(text):
     version = filled(PolicyVersion, text)
     limits = (Limit("unread", {"problem": text}), Limit("few_pairs", {"pairs": 3}))
     data, result = filled(SnapshotManifest, text), filled(RoundResult, text)
-    return VersionCard(version, text, text, text, a_run(text, versions={text: text}), RoundConfig(seed=3), data, result, limits)
+    outcome = Outcome("promoted", "person", text, text, "2026-11-02T10:00:00.000+00:00")
+    return VersionCard(version, text, text, text, a_run(text, versions={text: text}), RoundConfig(seed=3), data, result, limits, outcome)
 
 
 ASSESSED = assess([1.0, 0.0, 0.5])
@@ -235,7 +237,6 @@ CASES = {
     "lead_view.who": lambda t, w: lead_view.who(w, {1: t}, 1) + lead_view.who(w, {}, None),
     "lead_view.conversation": (lambda t, w: lead_view.conversation(w, a_comparison(t).prompt), MARKDOWN),
     "lead_view.answers": (lambda t, w: lead_view.answers(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
-    "lead_view.shown_comparison": (lambda t, w: lead_view.shown_comparison(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
     "prompts_view.prompt_counts": lambda t, w: prompts_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
     "imports_view.import_report": lambda t, w: imports_view.import_report(w, replace(filled(Report, t), wrong=60)),
     "imports_view.preview": lambda t, w: imports_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t), t),
@@ -243,6 +244,9 @@ CASES = {
     "prompts_view.starters_now": lambda t, w: html.fragment(*(prompts_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
     "prompts_view.prompts_listed": lambda t, w: prompts_view.prompts_listed(
         w, [replace(filled(ListedPrompt, t), prompt=a_comparison(t).prompt)], 3, acts=True
+    ),
+    "prompts_view.prompt_opened": (
+        lambda t, w: prompts_view.prompt_opened(w, replace(filled(ListedPrompt, t), prompt=a_comparison(t).prompt), 2), MARKDOWN,
     ),
     "prompts_view.refused_prompts": lambda t, w: prompts_view.refused_prompts(
         w, [filled(Refusal, t)], {1: a_comparison(t).prompt}, acts=True
@@ -252,9 +256,16 @@ CASES = {
     "imports_view.import_list": lambda t, w: imports_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
     "batches_view.batch_list": lambda t, w: batches_view.batch_list(
         w, [replace(filled(Batch, t), requested=9, cancelled_at=None), replace(filled(Batch, t), id=2, policy_ids=(1, 7))],
-        {1: filled(PolicyVersion, t)}, {1: t}, notes={"1": t}, seconds_per_comparison=2.0, acts=True,
+        {1: filled(PolicyVersion, t)}, {1: t}, notes={"1": t}, seconds_per_answer=2.0, acts=True, assigns=True,
     ),
+    "batches_view.outlook": lambda t, w: html.fragment(*(
+        batches_view.outlook(w, found, count=4, answers=2, wanted=1, seconds_per_answer=None)
+        for found in (Outlook(3, 1, 3, 1), Outlook(0, 1, 0, 0))
+    )),
     "batches_view.progress": lambda t, w: batches_view.progress(w, 1, 2),
+    "gold_view.ordering": (
+        lambda t, w: gold_view.ordering(w, a_comparison(t), {1: filled(PolicyVersion, t)}, ((1,), (2,))), MARKDOWN,
+    ),
     "gold_view.gold_list": lambda t, w: gold_view.gold_list(w, [a_comparison(t)], {1: ((1,), (2,))}, {1: (3, 2)}, acts=True),
     "exclusions_view.exclusion_list": lambda t, w: exclusions_view.exclusion_list(w, [filled(Exclusion, t)], {1: t}, acts=True),
     "guidelines_view.guideline_preview": (lambda t, w: guidelines_view.guideline_preview(w, t), MARKDOWN),
@@ -321,6 +332,7 @@ CASES = {
     "versions_view.card": lambda t, w: versions_view.card(w, a_card(t)),
     "versions_view.data": lambda t, w: versions_view.data(w, a_card(t)),
     "versions_view.measured": lambda t, w: versions_view.measured(w, a_card(t)),
+    "versions_view.decision": lambda t, w: versions_view.decision(w, a_card(t)),
     "versions_view.lineage": lambda t, w: versions_view.lineage(w, a_card(t)),
     "versions_view.with_missing": lambda t, w: versions_view.with_missing(w, versions_view.none_yet(w), t),
     "visitor.line": lambda t, w: visitor.line(w, Visitor(filled(Annotator, t), frozenset(("lead",)), True)),

@@ -40,3 +40,12 @@ def test_the_gold_comparison_that_most_judged_wrongly_comes_first(of_three):
     # 1 of 2, then 3 of 4, and at the end the one that nobody judged.
     assert re.findall(r'data-row="(\d)"', html) == ["3", "1", "2"]
     assert html.index("1 of 2") < html.index("3 of 4") < html.index("not judged yet")
+
+
+def test_each_answer_shows_its_place(of_three):
+    a, b, c = (completion.id for completion in of_three.completions)
+    html = gold_view.ordering(EN, of_three, {}, ((b,), (a, c)))
+    pressed = re.findall(r'aria-pressed="true" aria-label="Answer (\w): place (\d)"', html)
+    assert pressed == [("A", "2"), ("B", "1"), ("C", "2")] and html.count("data-place") == 9
+    assert "B &gt; A = C" in html and f'data-order="{of_three.id}"' in html
+    assert 'aria-pressed="true"' not in gold_view.ordering(EN, of_three, {}, None)

@@ -13,7 +13,7 @@ from storage.exchange import import_records, maps  # fmt: skip
 
 def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part, tmp_path):
     section = part.prompts
-    assert "No prompts yet" in section.open(HERE)[section.counts]
+    assert section.open(HERE)[section.message] == ""
     file = tmp_path / "some.jsonl"
     other = {"messages": [{"role": "user", "content": "Q2"}], "split": "heldout"}
     rows = [{"prompt": "Q1", "kind": "story", "split": "train"}, {"prompt": ""}, other]
@@ -114,35 +114,11 @@ def test_typed_prompts_are_one_a_line_and_an_import_can_be_undone(store, part, p
     assert "at least one" in section.add_lines(" \n", "chat", "auto", HERE)[section.message]
 
 
-def test_prompts_are_listed_searched_retired_and_brought_back(store, part):
-    prompts.add(
-        store, [prompts.NewPrompt(({"role": "user", "content": t},), split="train") for t in ("<b>Tree</b>?", "Fruit?")], source="f"
-    )
-    section = part.prompts
-    listed = section.open(HERE)[section.list]
-    assert "&lt;b&gt;Tree&lt;/b&gt;?" in listed and "Fruit?" in listed and "<b>" not in listed
-    found = section.search("tree", HERE)[section.list]
-    assert "Tree" in found and "Fruit?" not in found
-    assert "No prompt has this text" in section.search("nothing", HERE)[section.list]
-    after = section.act("", pressed("retire", 1), HERE)
-    assert "retired" in after[section.list] and [p.text for p in prompts.of_split(store)] == ["Fruit?"]
-    section.act("", pressed("restore", 1), HERE)
-    assert len(prompts.of_split(store)) == 2
-    assert "no prompt 9" in section.act("", pressed("retire", 9), HERE)[section.message]
-    assert "This table has no such row" in section.act("", pressed("delete", 1), HERE)[section.message]
-
-
-def test_the_starters_are_switched_and_refused_prompts_tried_again(store, part):
+def test_refused_prompts_are_tried_again(store, part):
     prompts.load_starter(store)
     section = part.prompts
-    assert "240 starter prompts are in use" in section.open(HERE)[section.starters_now]
-    assert "240 starter prompts are not in use" in section.choose_starters("off", HERE)[section.starters_now]
-    assert prompts.of_split(store) == []
-    assert "auto, on or off" in section.choose_starters("maybe", HERE)[section.message]
-    section.choose_starters("auto", HERE)
     refusals.add(store, 1, policies.ensure_base(store, "m"), "<i>no</i> system role")
-    shown = section.open(HERE)
-    assert "&lt;i&gt;no&lt;/i&gt; system role" in shown[section.refused] and "140 more prompts are not shown" in shown[section.list]
+    assert "&lt;i&gt;no&lt;/i&gt; system role" in section.open(HERE)[section.refused]
     assert section.retry(pressed("retry", 1), HERE)[section.refused] == ""
     assert refusals.all_refusals(store) == []
 

@@ -37,6 +37,20 @@ def test_each_prompt_has_the_button_that_its_state_needs_and_the_rest_is_counted
         for number, state in enumerate(states, start=1)
     ]
     html = prompts_view.prompts_listed(EN, listed, 1_004, acts=True)
-    assert re.findall(r'data-act="(\w+)" data-row="(\d)"', html) == [("retire", "1"), ("restore", "2"), ("retire", "3")]
+    assert [(act, row) for act, row in re.findall(r'data-act="(\w+)" data-row="(\d)"', html) if act != "open"] == [
+        ("retire", "1"),
+        ("restore", "2"),
+        ("retire", "3"),
+    ]
     assert "1,001 more prompts are not shown" in html
-    assert "<button" not in (all_of_them := prompts_view.prompts_listed(EN, listed, 3, acts=False)) and "not shown" not in all_of_them
+    all_of_them = prompts_view.prompts_listed(EN, listed, 3, acts=False)
+    assert "not shown" not in all_of_them and set(re.findall(r'data-act="(\w+)"', all_of_them)) == {"open"}, "a reader may only open them"
+
+
+def test_an_open_prompt_shows_all_its_turns_and_its_lineage():
+    turns = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "A *bell*?"})
+    found = ListedPrompt(Prompt(12, turns, "own_bikes", "heldout"), "bikes.csv", "retired", 3, False, replaces=7, replaced_by=40)
+    html = prompts_view.prompt_opened(EN, found, 1)
+    assert "Prompt 12 · own bikes" in html and "<em>bell</em>" in html and "Yes?" in html
+    assert "held out · retired · bikes.csv · 3 comparisons · 1 judgment · replaces prompt 7 · replaced by prompt 40" in html
+    assert "replaced by prompt 40" in prompts_view.prompts_listed(EN, [found], 1, acts=False)

@@ -451,7 +451,7 @@ def test_doctor_passes_on_a_complete_setup(capsys, data, model, modest):
             for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
         ),
     ]
-    assert "m020_queued_rounds" in output
+    assert "m021_batch_choices" in output
 
 
 def test_doctor_does_not_create_a_missing_folder(capsys, tmp_path, model, modest):

@@ -24,7 +24,7 @@ from rlhf.serving.filler import (
     write_comparisons,
 )
 from storage.content import batches, comparisons, policies, prompts, refusals
-from storage.core.records import PolicyVersion, ProjectSettings, Prompt, Sampling
+from storage.core.records import PolicyVersion, ProjectSettings, Prompt, PromptFilter, Sampling
 from storage.judging import queue
 from storage.project import rounds, runs, settings
 
@@ -495,6 +495,20 @@ def test_a_batch_is_written_before_the_queue_is_filled(store, asked, model, ask,
     assert {w.purpose for w in written} == {"batch"}
     assert {row[0] for row in store.rows("SELECT priority FROM comparisons WHERE batch_id IS NOT NULL")} == {2}
     assert {row[0] for row in store.rows("SELECT priority FROM comparisons WHERE batch_id IS NULL")} == {0}
+
+
+def test_a_batch_takes_its_own_prompts_and_as_many_judgments_as_it_wants(store, asked, model, versions):
+    asked("Q1", "Q2")
+    chosen, nobody = PromptFilter("q2"), PromptFilter(kind="nothing")
+    batch = batches.request(store, [versions[0].id], completions=2, sampling=COLLECTING, count=3, prompts=chosen, wanted=4, by=None)
+    stuck = batches.request(store, [versions[0].id], completions=2, sampling=COLLECTING, count=3, prompts=nobody, priority=1, by=None)
+    with running(ComparisonGenerator(store, model, "m")) as filler:
+        until(lambda: batches.get(store, batch.id).generated == 3)
+        assert filler.batch_notes == {stuck.id: module.NO_CHOSEN_PROMPTS}
+        assert filler.seconds_per_answer is not None and filler.seconds_per_comparison is not None
+        assert filler.seconds_per_answer <= filler.seconds_per_comparison
+    assert {comparison.prompt.text for comparison in of_batch(store, batch)} == {"Q2"}
+    assert {row[0] for row in store.rows("SELECT wanted FROM comparisons WHERE batch_id = ?", [batch.id])} == {4}
 
 
 def test_the_more_urgent_batch_goes_first(store, asked, model, ask):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from storage.content import batches, policies
+from storage.content import batches, comparisons, policies
 from storage.core.database import StoreError
-from storage.core.records import Sampling
+from storage.core.records import PromptFilter, Sampling
 
 COLD = Sampling(temperature=0.2, top_p=0.9, top_k=40, max_new_tokens=128)
 
@@ -23,6 +23,32 @@ def test_a_batch_is_stored_as_requested(world):
     assert batches.all_batches(world.store) == [batch]
 
 
+def test_a_batch_keeps_its_prompts_its_judgments_and_its_annotators(world):
+    chosen = PromptFilter("bell", "bikes", "train", 4)
+    batch = ask(world, prompts=chosen, wanted=3, annotator_ids=[world.bob.id, world.ann.id, world.bob.id])
+    assert (batch.prompts, batch.wanted, batch.annotator_ids) == (chosen, 3, (world.ann.id, world.bob.id))
+    assert batches.unfinished(world.store) == [batch] == batches.all_batches(world.store)
+    plain = ask(world)
+    assert (plain.prompts, plain.wanted, plain.annotator_ids) == (PromptFilter(), None, ())
+
+
+@pytest.mark.parametrize("broken", ['{"kind": 3}', '{"colour": "red"}', "[]", "{"])
+def test_a_batch_whose_prompts_cannot_be_read_is_left_out(world, broken):
+    batch, good = ask(world), ask(world)
+    world.store.connection.conn.executescript("DROP TRIGGER batches_are_not_changed")
+    world.store.connection.conn.execute("UPDATE batches SET prompts = ? WHERE id = ?", [broken, batch.id])
+    assert batches.unfinished(world.store) == [good]
+
+
+def test_comparisons_on_held_out_prompts_are_counted(world):
+    batch = ask(world)
+    for split, text in (("heldout", "H"), ("train", "T"), ("heldout", "H")):
+        prompt_id = world.prompt(f"{text}?", split=split)
+        ids = [world.completion(prompt_id, f"{text} {n}") for n in range(2)]
+        comparisons.add(world.store, prompt_id, ids, purpose="batch", batch_id=batch.id)
+    assert batches.count_heldout(world.store, batch.id) == 2
+
+
 @pytest.mark.parametrize(
     ("values", "why"),
     [
@@ -34,6 +60,11 @@ def test_a_batch_is_stored_as_requested(world):
         ({"count": 0}, "Ask for 1 to 100,000 comparisons, not 0"),
         ({"count": 100_001}, "Ask for 1 to 100,000 comparisons, not 100001"),
         ({"by": 99}, "batches: FOREIGN KEY constraint failed"),
+        ({"wanted": 0}, "A comparison needs 1 to 20 judgments, not 0"),
+        ({"wanted": 21}, "A comparison needs 1 to 20 judgments, not 21"),
+        ({"annotator_ids": [1, 99]}, "One of the annotators is not in the store, or is no person"),
+        # The rule.
+        ({"annotator_ids": [3]}, "One of the annotators is not in the store, or is no person"),
     ],
 )
 def test_an_invalid_batch_is_refused_with_its_cause(world, values, why):

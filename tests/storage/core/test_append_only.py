@@ -37,6 +37,8 @@ MAY_CHANGE = {
     "account_events": "",
     "imports": "report undone_by_id undone_at undoing",
     "batches": "generated cancelled_by_id cancelled_at",
+    "batch_assignments": "",
+    "prompt_edits": "",
     "rounds": "guards",
     "decisions": "",
     "queued_rounds": "state run_id reason ended_by_id ended_at worker_at",
@@ -94,6 +96,8 @@ def full(world):
         "sign_in_failures": {"name": "eve"},
     }.items():
         store.insert(table, {**values, "created_at": now()})
+    store.insert("batch_assignments", {"batch_id": 1, "annotator_ids": [world.ann.id], "created_at": now()})
+    store.insert("prompt_edits", {"prompt_id": world.prompt("Why, then?"), "from_id": 1, "created_at": now()})
     store.insert("prompt_events", {"prompt_id": 1, "act": "retired", "created_at": now()})
     store.insert("completion_labels", {"completion_id": 1, "annotator_id": 1, "good": 1, "created_at": now(), "import_id": 1})
     store.insert("keys", {"name": "x", "value": b"x"})

@@ -288,6 +288,10 @@ LATER_FILLS = {
         (1, 2, "promoted", "comparisons", "It wins.", 1, at(77)),
     ),
     "m020_queued_rounds": lambda db: put(db, "queued_rounds", "id trigger judges config created_at", (1, "hand", "people", "{}", at(78))),
+    "m021_batch_choices": lambda db: (
+        put(db, "batch_assignments", "batch_id annotator_ids by_id created_at", (1, "[1]", ANN, at(80))),
+        put(db, "prompt_edits", "prompt_id from_id by_id created_at", (2, 1, ANN, at(81))),
+    ),
 }
 """Of tables that came after those whose views are compared below."""
 
@@ -1056,3 +1060,44 @@ def test_m020_adds_the_queue_of_rounds(step):
         "queued_rounds_are_not_changed queued_rounds_end_once queued_rounds_start_once queued_rounds_are_not_deleted"
     )
     assert done.new["rows"]["queued_rounds"] == []
+
+
+def test_m021_lets_every_batch_take_every_prompt_for_everybody(step):
+    done = step("m021_batch_choices")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {
+        "batches.prompts",
+        "batches.wanted",
+        *(f"batch_assignments.{column}" for column in words("id batch_id annotator_ids by_id created_at")),
+        *(f"prompt_edits.{column}" for column in words("id prompt_id from_id by_id created_at")),
+    }
+    assert done.added("keys") == {
+        "batch_assignments.batch_id -> batches.id",
+        "batch_assignments.by_id -> annotators.id",
+        "prompt_edits.prompt_id -> prompts.id",
+        "prompt_edits.from_id -> prompts.id",
+        "prompt_edits.by_id -> annotators.id",
+    }
+    assert (done.added("indexes"), done.added("views")) == (words("batch_assignments_batch prompt_edits_from"), set())
+    assert done.added("triggers") == words(
+        "batch_assignments_are_not_changed batch_assignments_are_not_deleted prompt_edits_are_not_changed prompt_edits_are_not_deleted"
+    )
+    assert {(row["prompts"], row["wanted"]) for row in done.new["rows"]["batches"]} == {("{}", None)}
+
+
+def test_m021_s_views_show_what_they_showed_and_edits_and_assignments_besides(before):
+    for name, fill in (FILLS | {"m019_rounds": LATER_FILLS["m019_rounds"], "m020_queued_rounds": lambda db: None}).items():
+        migrate(before, up_to=name)
+        fill(before)
+    views = ("active_judgments", "votes", "acts", "judging_acts", "audit")
+    old = {view: before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() for view in views}
+    migrate(before, up_to="m021_batch_choices")
+    for view, rows in old.items():
+        assert rows
+        assert before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view
+    LATER_FILLS["m021_batch_choices"](before)
+    assert before.conn.execute("SELECT * FROM audit WHERE at >= ? ORDER BY at", [at(80)]).fetchall() == [
+        (at(80), ANN, "assigned", "batch", "1", "[1]"),
+        (at(81), ANN, "edited", "prompt", "2", "1"),
+    ]

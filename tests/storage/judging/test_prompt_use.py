@@ -5,7 +5,7 @@ import random
 import pytest
 
 from storage.analytics.stats import stats
-from storage.content import comparisons, prompts
+from storage.content import comparisons, prompt_list, prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, StoreError
 from storage.core.records import ProjectSettings
@@ -192,3 +192,61 @@ def test_an_older_store_keeps_its_starters_in_use(tmp_path):
     annotators.ensure(own, "ann", kind="human")
     assert prompts.starters(own) == prompts.Starters(240, True, 0)
     own.close()
+
+
+def test_an_edited_prompt_is_a_new_one_and_the_old_one_keeps_its_judgments(world):
+    store = world.store
+    old = world.prompt("Which bel?", kind="bikes", split="heldout")
+    first = world.comparison(prompt_id=old)
+    assert world.rank(world.ann).comparison_id == first
+    second = world.comparison(prompt_id=old)
+    new = prompt_use.edit(store, old, "Which bell?", by=world.bob.id)
+    assert (new.text, new.kind, new.split) == ("Which bell?", "bikes", "heldout")
+    assert texts(store) == ["Which bell?"]
+    assert store.value("SELECT source FROM prompts WHERE id = ?", [new.id]) == "test"
+    assert world.next(world.bob) is None, "the old one's waiting comparison is not shown"
+    assert store.value("SELECT counts FROM judgments WHERE comparison_id = ?", [first]) == 1
+    assert comparisons.get(store, second).prompt.text == "Which bel?"
+    listed = {found.prompt.id: found for found in prompt_list.search(store)}
+    assert (listed[new.id].replaces, listed[old].replaced_by, listed[old].state) == (old, new.id, "retired")
+    assert (prompt_list.count_judgments(store, old), prompt_list.count_judgments(store, new.id)) == (1, 0)
+    acts = [(entry.act, entry.subject_id, entry.detail, entry.who) for entry in audit.entries(store) if entry.subject == "prompt"]
+    assert sorted(acts) == [("edited", str(new.id), str(old), "Bob"), ("retired", str(old), "", "Bob")]
+
+
+def test_an_edited_prompt_stays_with_its_import_and_an_edited_starter_prompt_stays_one(store):
+    prompts.load_starter(store)
+    edited = prompt_use.edit(store, 1, "Another question?")
+    assert len(texts(store)) == 240 and "Another question?" in texts(store), "the others are still in use"
+    assert Database(store.path) and prompts.load_starter(store) == 0, "the old text does not come back"
+    import_id = imported(store, {"prompt": "Which bel?"})
+    new = prompt_use.edit(store, edited.id + 1, "Which bell?")
+    assert texts(store) == ["Which bell?"]
+    undos.undo(store, import_id)
+    assert new.text not in texts(store)
+
+
+def test_an_edit_keeps_the_turns_before_the_last(store):
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A"}]
+    prompts.add(store, [NewPrompt(turns)], source="test")
+    assert [m["content"] for m in prompt_use.edit(store, 1, "B").messages] == ["Be brief.", "B"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (" ", "a message is empty"),
+        ("one", "prompt 1 has this text already: change it"),
+        ("two", "prompt 2 has this text already"),
+        ("gone", "prompt 3 has this text already: bring it back"),
+        ("x" * 100_001, "its text has 100,001 characters, and 100,000 are allowed"),
+        ("\ud83d", "half a surrogate pair"),
+    ],
+    ids=("empty", "unchanged", "there", "retired", "long", "surrogate"),
+)
+def test_an_edit_that_makes_no_new_prompt_is_refused(store, text, why):
+    prompts.add(store, [NewPrompt(user(one)) for one in ("one", "two", "gone")], source="test")
+    prompt_use.retire(store, [3])
+    with pytest.raises(StoreError, match=f"The prompt was not changed: .*{why}"):
+        prompt_use.edit(store, 1, text)
+    assert texts(store) == ["one", "two"] and store.value("SELECT count(*) FROM prompt_edits") == 0

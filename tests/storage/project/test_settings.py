@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from storage.content import comparisons, refusals
+from storage.content import batches, comparisons, refusals
 from storage.core.database import StoreError
-from storage.core.records import ProjectSettings
+from storage.core.records import ProjectSettings, Sampling
 from storage.judging import exclusions, gold, queue
 from storage.project import settings
 
@@ -126,6 +126,18 @@ def test_more_overlap_opens_judged_comparisons_again_and_less_closes_them(world)
     assert world.rank(world.bob).comparison_id == two
     overlap(world, 1)
     assert (waiting(world.store), wanted(world.store)) == ([], [1, 1])
+
+
+def test_a_new_overlap_leaves_a_batch_that_said_how_many_it_wants(world):
+    def of_batch(number):
+        batch = batches.request(world.store, [world.policy.id], completions=2, sampling=Sampling(), count=1, wanted=number, by=None)
+        prompt_id = world.prompt()
+        ids = [world.completion(prompt_id, f"{batch.id} {n}") for n in range(2)]
+        return comparisons.add(world.store, prompt_id, ids, purpose="batch", wanted=number, batch_id=batch.id)
+
+    of_batch(3), of_batch(None), world.comparison()
+    overlap(world, 2)
+    assert wanted(world.store) == [3, 2, 2]
 
 
 def test_less_overlap_lets_those_finish_who_hold_a_lease(world):
