@@ -245,7 +245,9 @@ def test_a_version_is_exported_from_its_card(page, program):
     status = page.locator("#demo-export-status")
     expect(status.locator("progress")).to_be_visible()
     expect(page.locator("#demo-export-start")).to_be_disabled()
-    expect(status).to_contain_text("tuned-one as peft is in the folder “exports” of the data folder. It answers as the policy does.")
+    # Two processes that load torch, one after the other.
+    done = "tuned-one as peft is in the folder “exports” of the data folder. It answers as the policy does."
+    expect(status).to_contain_text(done, timeout=5000 * PATIENCE_S)
     expect(status).to_contain_text("3 of 3 greedy answers are the same token for token")
     expect(page.locator("#demo-export-start")).to_be_enabled()
     assert str(program.folder.root) not in status.inner_text()
