@@ -91,6 +91,10 @@ class RewardConfig:
     """Loss of three and more ranked completions: over all `pairs`, or over successive choices of the best one left (`plackett-luce`)."""
     annotator_weights: bool = False
     """Weigh votes by the log-odds of their annotator being right, from gold answers and agreement with others."""
+    model_path: str | None = None
+    """Folder of a sequence-classification model with one output that scores too, with a base and a tokenizer of its own; off when empty."""
+    model_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of that model's score, above 0 and at most 1; the rest is the learned reward model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +270,8 @@ class RoundConfig:
     """Put a system message before the first user turn where the chat template has no system role; off leaves such prompts out."""
     method: Method = "ppo"
     """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
+    policy_start: Literal["base", "current"] = "base"
+    """Where the policy begins, and what the KL penalty holds it to: the `base`, or the `current` policy, which was promoted last."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(top_layers=10))
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -392,6 +398,8 @@ def check(config: RoundConfig) -> None:
         raise ConfigError(
             "--reward-rankings plackett-luce: this loss supports neither ties nor strengths; set --reward-ties drop --reward-strength off"
         )
+    if config.reward.model_path and config.reward_function:
+        raise ConfigError(f"--reward-model-path and --reward {config.reward_function}: one of them scores, leave out the other")
     for name, adapter, default in (
         ("adapter", config.adapter, RoundConfig().adapter),
         ("reward-adapter", config.reward.adapter, RewardConfig().adapter),

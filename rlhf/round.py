@@ -17,15 +17,16 @@ from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import fitting_data
-from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.rollout import POLICY, REFERENCE
 from rlhf.reward import model as reward_model
-from rlhf.reward.scoring import FunctionReward
-from rlhf.runs import plan, reward_function, typed_json
+from rlhf.reward.outside import WeightedReward
+from rlhf.reward.scoring import FunctionReward, Scorer
+from rlhf.runs import plan, policy_start, reward_function, typed_json
 from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import RoundResult
 from rlhf.stages.evaluate import evaluate
 from rlhf.stages.policy import tune_by_ppo, tune_by_trl
-from rlhf.stages.reward import fit_reward
+from rlhf.stages.reward import fit_reward, load_outside
 from rlhf.stages.snapshot import answer_before, take_demonstrations, take_prompts, take_snapshot
 from storage.content import policies
 from storage.core.data_folder import DataFolder
@@ -45,12 +46,13 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
     Raises:
         RewardFunctionError: the command line and the run's row do not name the same one.
         NotEnoughPairs, NoDemonstrations: before anything is loaded.
-        ModelError: the base model is not available.
-        ConfigError: the model cannot have the adapters.
+        ModelError: the base model is not available, or the reward model from elsewhere cannot be read.
+        ConfigError: the model cannot have the adapters, or the policy cannot begin at the version that was current.
         NothingFits: nothing to train on is short enough for it.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
     config = RoundConfig.from_dict(runs.readable(store, run_id).config)
+    start = policy_start.of_run(store, config, run_id)
     function = reward_function.load_confirmed(config.reward_function, reward_named)
     run_dir = folder.run(run_id)
     snapshot = take_snapshot(store, run_id, config, run_dir)
@@ -70,6 +72,9 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
     backbone.decoder.checkpoint_layers = config.gradient_checkpointing
     backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
     require_adapters(backbone, config)
+    outside = load_outside(config, backbone)
+    if start is not None:
+        backbone.load_adapter(REFERENCE, start.folder)
     fitting = fitting_data(backbone, config, snapshot, ideal_answers, train, heldout)
     snapshot, ideal_answers, train, heldout = fitting.snapshot, fitting.demonstrations, fitting.train, fitting.heldout
     for left_out in (fitting.template, fitting.report):
@@ -77,19 +82,23 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
             log.warning("%s", left_out.in_words())
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
-    model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"])
-    scorer = (
-        model
-        if function is None or config.reward_function is None
-        else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
-    )
+    model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"], outside)
+    asked = [p.messages for p in (*train, *heldout)]
+    scorer: Scorer = model
+    if function is not None and config.reward_function is not None:
+        scorer = FunctionReward(function, config.reward_function, backbone, asked)
+    elif outside is not None:
+        scorer = WeightedReward(model, outside, config.reward.model_weight, backbone, asked)
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
-    outcome = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
+    outcome = tune(
+        store, config, backbone, scorer, snapshot, train, ideal_answers, None if start is None else start.folder, run_dir, progress
+    )
     measured = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress, costs["evaluate"])
     version = register(store, folder, run_id, config, backbone, progress)
 
     result = replace(
         measured,
+        started_from=None if start is None else start.version.name,
         stopped_by_kl=outcome.stopped_by_kl,
         best_checkpoint=outcome.best_checkpoint,
         lengths=fitting.report or None,
@@ -106,6 +115,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
 def end(store: Database, run_id: str, version: PolicyVersion, result: RoundResult) -> None:
     """Writes the result and what the guards found, at once: a version that failed is rejected before anybody is asked about it."""
     failed = [check.in_words() for check in result.guards or () if not check.passed]
+    made = None
     with store.atomic():
         runs.finish(store, run_id, "done", result=result.to_json())
         if (found := rounds.of_run(store, run_id)) is None:
@@ -114,7 +124,9 @@ def end(store: Database, run_id: str, version: PolicyVersion, result: RoundResul
         if failed and found.decision is None:
             evidence = {"guards": [typed_json.to_json(check) for check in result.guards or ()]}
             reason = f"It did not pass its guards: {'; '.join(failed)}."
-            rounds.decide(store, version, "rejected", decided_by="guards", reason=reason, evidence=evidence)
+            made = rounds.decide(store, version, "rejected", decided_by="guards", reason=reason, evidence=evidence)
+    if made is not None:
+        model_card.write_decided(store, made)
     for reason in failed:
         log.warning("%s is rejected: %s", version.name, reason)
 

@@ -7,9 +7,10 @@ import { t } from "./i18n.js";
 /**
  * @param {string} html
  * @param {import("./types.js").Slot} slot
- * @param {{ letter: string, name: string, hasGrip: boolean }} options `hasGrip`: whether its letter can be dragged
+ * @param {{ letter: string, name: string, isCut: boolean, hasGrip: boolean, other: { slot: number, letter: string } | null }} options
+ *   `isCut`: whether it ended at its length limit; `hasGrip`: whether its letter can be dragged; `other`: the other one of two answers
  */
-export function answerCard(html, slot, { letter, name, hasGrip }) {
+export function answerCard(html, slot, { letter, name, isCut, hasGrip, other }) {
   const text = make("div", { class: "rl-text", dir: "auto" });
   setProse(text, html, t("compare.empty_answer"));
   return make(
@@ -19,8 +20,13 @@ export function answerCard(html, slot, { letter, name, hasGrip }) {
       make("h2", { "data-grip": hasGrip ? slot : null }, letter),
       make("span", { class: "rl-flags", "data-flags": slot }),
       make("span", { class: "rl-place-buttons" }),
+      other && make(
+        "button", { type: "button", class: "rl-text-button rl-jump", "data-act": "jump", "data-target": other.slot, testid: `jump-${letter.toLowerCase()}` },
+        t("compare.jump", { answer: other.letter }),
+      ),
     ),
     text,
+    isCut ? make("p", { class: "rl-cut-off", testid: "cut-off" }, t("compare.cut_off")) : null,
     make("div", { class: "rl-aspects" }),
   );
 }

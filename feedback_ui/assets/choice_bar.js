@@ -3,7 +3,7 @@
 
 import { find, findAll, make, makeButton } from "./dom.js";
 import { t } from "./i18n.js";
-import { SCALE } from "./keys.js";
+import { SCALES, keyOfStep } from "./keys.js";
 
 /** @typedef {import("./types.js").Answer} Answer */
 /** @typedef {import("./types.js").Mode} Mode */
@@ -34,17 +34,25 @@ export function makeChoiceBar(root, { correcting }) {
     });
   }
 
-  function scaleButtons() {
-    return SCALE.map((step, i) => {
-      const { choice, strength } = step;
-      const key = String(i + 1);
-      if (choice === "tie") return choiceButton(step, t("compare.tie"), key, "choose-tie", "rl-strength rl-strength-tie");
-      // "Better" is the choice without a strength, so it has the plain name.
-      const testid = strength === "better" ? `choose-${choice}` : `choose-${choice}-${strength}`;
-      return choiceButton(
-        step, t(`compare.strength.${strength}`), key, testid, `rl-strength rl-strength-${choice}`, t(`compare.verdict.${choice}_${strength}`),
-      );
-    });
+  /** @param {import("./keys.js").PairMode} mode */
+  function scale(mode) {
+    const steps = SCALES[mode].map((step, i) => stepButton(mode, step, keyOfStep(mode, i)));
+    const ends = mode !== "fine" ? [] : ["a", "b"].map((choice) => make(
+      "p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.verdict.${choice}`),
+    ));
+    return make("div", { class: "rl-strength-scale" }, ends, steps);
+  }
+
+  /** @param {import("./keys.js").PairMode} mode @param {Answer} step @param {string} key */
+  function stepButton(mode, step, key) {
+    const { choice, strength } = step;
+    if (choice === "tie") return choiceButton(step, t("compare.tie"), key, "choose-tie", "rl-strength rl-strength-tie");
+    const verdict = t(strength ? `compare.verdict.${choice}_${strength}` : `compare.verdict.${choice}`);
+    const text = mode === "fine" ? t(`compare.strength.${strength}`) : verdict;
+    // "Better" is the choice without a strength, so it has the plain name.
+    const isPlain = strength === null || strength === "better";
+    const kind = `rl-strength rl-strength-${choice} ${isPlain ? "rl-primary" : "rl-further"}`;
+    return choiceButton(step, text, key, isPlain ? `choose-${choice}` : `choose-${choice}-${strength}`, kind, verdict);
   }
 
   /** @param {string} name @param {string} key */
@@ -61,25 +69,15 @@ export function makeChoiceBar(root, { correcting }) {
 
   /** @param {BarState} state */
   function buttons({ mode, needsSave }) {
-    const common = [actionButton("skip", "S")];
-    if (!correcting) common.push(actionButton("undo", "U"));
-    if (needsSave) common.push(saveButton());
+    const question = make("p", { class: "rl-question", testid: "question" }, t(mode === "rank" ? "compare.question_rank" : "compare.question"));
     const badText = t(mode === "rank" ? "compare.all_bad" : "compare.both_bad");
     const bad = choiceButton({ choice: "both_bad", strength: null }, badText, "X", "choose-both-bad", "rl-secondary");
-    const row = make("div", { class: "rl-button-row" }, bad, ...common);
-    if (mode === "rank") return [row];
-    if (mode === "scale") {
-      const ends = ["a", "b"].map((choice) => make(
-        "p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.verdict.${choice}`),
-      ));
-      return [make("div", { class: "rl-strength-scale" }, ends, scaleButtons()), row];
-    }
-    return [
-      choiceButton({ choice: "a", strength: null }, t("compare.verdict.a"), "1", "choose-a", "rl-primary"),
-      choiceButton({ choice: "b", strength: null }, t("compare.verdict.b"), "2", "choose-b", "rl-primary"),
-      choiceButton({ choice: "tie", strength: null }, t("compare.tie"), "T", "choose-tie"),
-      bad, ...common,
-    ];
+    const row = make(
+      "div", { class: "rl-button-row" },
+      bad, actionButton("skip", "S"), correcting ? null : actionButton("undo", "U"),
+      make("p", { class: "rl-rated", testid: "rated" }), needsSave ? saveButton() : null,
+    );
+    return mode === "rank" ? [question, row] : [question, scale(mode), row];
   }
 
   return {
@@ -89,20 +87,23 @@ export function makeChoiceBar(root, { correcting }) {
       if (root.dataset.built === wanted) return;
       root.dataset.built = wanted;
       root.dataset.mode = state.mode;
-      root.classList.toggle("rl-with-save", state.needsSave);
       root.replaceChildren(...buttons(state));
       for (const button of findAll(root, "[data-choice]", HTMLButtonElement)) button.disabled = !state.enabled;
     },
     /** Marks the choice. @param {Answer} answer */
     renderChoice(answer) {
       for (const button of findAll(root, "[data-choice]")) {
-        const pressed = button.dataset.choice === answer.choice && (button.dataset.strength ?? null) === answer.strength;
+        const pressed = button.dataset.choice === answer.choice && (button.dataset.strength ?? "better") === (answer.strength ?? "better");
         button.setAttribute("aria-pressed", String(pressed));
       }
     },
     /** Sets what the save button of a ranking says. @param {string} text */
     setSaveText(text) {
       find(root, "[data-testid=save] > span").textContent = text;
+    },
+    /** Says how many of the required ratings are there. @param {string} text */
+    setRated(text) {
+      find(root, ".rl-rated").textContent = text;
     },
     focusFirst: () => find(root, "[data-choice]").focus(),
   };

@@ -2,11 +2,13 @@
 // The Compare page: fetches comparisons, sends judgments, and keeps a draft of what was begun.
 
 import { makeClock } from "./clock.js";
-import { byTestId, find, isTyping, isVisible, putTexts, targetOf } from "./dom.js";
-import { keepForCorrection, makeDrafts } from "./drafts.js";
+import { byTestId, find, isTyping, isVisible, make, putTexts, targetOf } from "./dom.js";
+import { keepForCorrection, makeDrafts, makeUnsent } from "./drafts.js";
 import { makeGuidelines } from "./guidelines.js";
 import { t } from "./i18n.js";
 import { SETTLE_MS, describeJudgment, makeJudgingForm } from "./judging_form.js";
+import { makePractice } from "./practice.js";
+import { makeResend } from "./resend.js";
 import { Refusal } from "./server.js";
 
 /** @typedef {import("./types.js").ComparisonView} ComparisonView */
@@ -32,9 +34,13 @@ export function startCompare(root, ask) {
   let shown = null;
   /** @type {Action | null} The action that the server has not acknowledged. */
   let unsent = null;
+  /** The same over a reload, unless the server has refused it. */
+  const kept = makeUnsent("compare");
   let busy = false;
   /** @type {number | undefined} */
   let poll;
+  /** @type {number | undefined} */
+  let fade;
   /** Time of the last renewal of the lease. */
   let renewedAt = 0;
 
@@ -44,18 +50,19 @@ export function startCompare(root, ask) {
   const clock = makeClock(visible);
   const guidelines = makeGuidelines(root);
   const form = makeJudgingForm(root, { submit, changed: saveDraft, undo, hasGuidelines: guidelines.exist });
-  form.acts.retry = () => {
-    if (unsent && !busy) send(unsent);
-  };
+  const practice = makePractice(root, form);
+  const resend = makeResend(sendAgain);
+  form.acts.retry = sendAgain;
   form.acts["sign-in"] = () => location.reload();
   form.acts.guidelines = guidelines.toggle;
+  form.acts["end-practice"] = endPractice;
 
   // ---- the page
 
   /** @param {string} state */
   function setState(state) {
     root.dataset.state = state;
-    form.setEnabled(state === "ready", state === "ready" || state === "empty");
+    form.setEnabled(state === "ready" || state === "practice", state === "ready" || state === "empty");
   }
 
   /** @param {string} state */
@@ -69,9 +76,25 @@ export function startCompare(root, ask) {
     const empty = view.state === "empty";
     find(root, ".rl-empty-page").hidden = !empty;
     find(root, ".rl-layout").hidden = empty;
-    byTestId(root, "flag-button").hidden = empty || !view.inputs.flags;
+    const practises = !empty && practice.isDue(view);
+    byTestId(root, "flag-button").hidden = empty || practises || !view.inputs.flags;
     if (empty) renderEmpty(view);
+    else if (practises) startPractice(view);
     else renderComparison(view, draft ?? drafts.get(view.presentation_id));
+  }
+
+  /** @param {ComparisonView} view the comparison that waits meanwhile */
+  function startPractice(view) {
+    shown = null;
+    delete root.dataset.presentation;
+    practice.start(view);
+    setState("practice");
+  }
+
+  function endPractice() {
+    practice.end();
+    setState("loading");
+    load();
   }
 
   /** @param {import("./types.js").EmptyView} view */
@@ -109,12 +132,13 @@ export function startCompare(root, ask) {
     else if (retry) byTestId(root, "retry").focus();
   }
 
-  /** @param {string} message */
-  function showSaved(message) {
+  /** @param {string} message @param {{ stays?: boolean }} [options] whether it stays until the next one */
+  function showSaved(message, { stays = false } = {}) {
     const note = byTestId(root, "saved-note");
+    clearTimeout(fade);
     note.textContent = message ? ` · ${message}` : "";
     note.classList.add("rl-shown");
-    setTimeout(() => note.classList.remove("rl-shown"), NOTE_MS);
+    if (!stays) fade = window.setTimeout(() => note.classList.remove("rl-shown"), NOTE_MS);
   }
 
   function scrollToTop() {
@@ -129,8 +153,11 @@ export function startCompare(root, ask) {
 
   // ---- requests
 
-  /** Every request says which version of the guidelines the page has. @param {object} [data] */
-  const withVersion = (data = {}) => ({ ...data, guidelines: guidelines.version() });
+  /**
+   * Every request says which version of the guidelines the page has, and when its day begins.
+   * @param {object} [data]
+   */
+  const withPage = (data = {}) => ({ ...data, guidelines: guidelines.version(), minutes_east: -new Date().getTimezoneOffset() });
 
   /** @param {boolean} unasked whether the request is made without the user's action */
   function pollAgain(unasked) {
@@ -142,7 +169,7 @@ export function startCompare(root, ask) {
     if (!root.isConnected || busy || (unasked && shown)) return;
     if (unasked && !visible()) return pollAgain(true);
     try {
-      const reply = await ask("next_comparison", withVersion());
+      const reply = await ask("next_comparison", withPage());
       if ("problem" in reply) {
         showProblem(reply.problem);
         return pollAgain(unasked);
@@ -162,6 +189,7 @@ export function startCompare(root, ask) {
 
   /** @param {import("./types.js").Judgment} judgment */
   function submit(judgment) {
+    if (isState("practice")) return practice.judge(judgment);
     if (busy || !shown || !isState("ready")) return;
     const message = describeJudgment(judgment, shown.answers.length);
     send({ name: "judge", message, data: { presentation_id: shown.presentation_id, ...judgment, timing: clock.timing() } });
@@ -172,16 +200,20 @@ export function startCompare(root, ask) {
     send({ name: "undo", message: t("compare.undone"), data: {} });
   }
 
-  /** @param {Action} action */
-  async function send(action) {
+  function sendAgain() {
+    if (unsent && !busy) send(unsent, { again: true });
+  }
+
+  /** @param {Action} action @param {{ again?: boolean }} [options] whether the page says already that it was not saved */
+  async function send(action, { again = false } = {}) {
     busy = true;
     unsent = action;
     if (action.name === "judge") saveDraft();
     setState("saving");
-    showProblem("");
+    if (!again) showProblem("");
     form.showNotice("");
     try {
-      accept(action, await ask(action.name, withVersion(action.data)));
+      accept(action, await ask(action.name, withPage(action.data)));
     } catch (error) {
       onFailure(action, error);
     } finally {
@@ -193,37 +225,41 @@ export function startCompare(root, ask) {
   function accept(action, reply) {
     if (reply.fixable) {
       // Sending the same request again would be of no use.
-      unsent = null;
+      settle();
       setState(shown ? "ready" : "empty");
       showProblem(reply.problem ?? "");
+      if (!shown) pollAgain(false);
       return;
     }
     if (!reply.next) throw new Refusal(reply.problem ?? "", false);
-    unsent = null;
+    settle();
     if (reply.stored && shown) keepForCorrection(reply.stored, drafts.get(shown.presentation_id));
-    render(reply.next, action.name === "undo" ? undoneDraft(reply.next) : null);
+    render(reply.next, reply.undone);
     const { problem = "" } = reply;
     // The draft of a late judgment is kept: the comparison may be shown again.
     const isNotice = reply.lease_over || reply.stored !== undefined;
     showProblem(isNotice ? "" : problem);
     form.showNotice(isNotice ? problem : "", reply.stored);
     const message = reply.message ?? action.message;
-    showSaved(problem ? "" : message);
+    showSaved(problem ? "" : message, { stays: action.name === "undo" });
     const following = action.name === "judge" ? t(shown ? "compare.next" : "compare.none_waiting") : "";
     form.announce(`${problem || message}. ${following}`);
     scrollToTop();
   }
 
-  /** An undone judgment is in the form again, and its time starts anew. @param {import("./types.js").View} view */
-  function undoneDraft(view) {
-    const draft = view.state === "comparison" ? drafts.get(view.presentation_id) : null;
-    return draft && { ...draft, timing: undefined };
+  /** The server has answered the last action. */
+  function settle() {
+    unsent = null;
+    kept.clear();
+    resend.stop();
   }
 
   /** @param {Action} action @param {unknown} error */
   function onFailure(action, error) {
     form.closeSkip();
     if (error instanceof Refusal) {
+      kept.clear();
+      resend.stop();
       setState("unsent");
       const message = error.signedOut ? t("compare.kept_here", { why: error.message }) : error.message;
       return showProblem(message, { retry: true, signIn: error.signedOut });
@@ -234,8 +270,11 @@ export function startCompare(root, ask) {
       showProblem(t("compare.undo_unsure"));
       return pollAgain(false);
     }
+    kept.set(action);
     setState("unsent");
-    showProblem(t("compare.unsent", { choice: action.message }), { retry: true });
+    // Only the first time, because showing it moves the focus.
+    if (!resend.isOn()) showProblem(t("compare.unsent", { choice: action.message }), { retry: true });
+    resend.later();
   }
 
   // ---- the lease
@@ -272,6 +311,27 @@ export function startCompare(root, ask) {
     else if (shown && isState("ready") && clock.isActive() && isRenewalDue()) renew();
   }, RENEW_CHECK_MS);
 
+  // ---- the skip link
+
+  /** Made before everything else on the page, as the first thing that Tab reaches; the tabs of other pages do not have it. */
+  function makeSkipLink() {
+    const answers = find(root, ".rl-answers");
+    answers.id = "answers";
+    answers.tabIndex = -1;
+    document.querySelector(".rl-skip-link")?.remove();
+    const link = make("a", { class: "rl-skip-link", href: "#answers", testid: "skip-link", hidden: true }, t("compare.skip_link"));
+    link.addEventListener("click", (event) => {
+      // The address names pages.
+      event.preventDefault();
+      answers.focus();
+      answers.scrollIntoView({ block: "start" });
+    });
+    document.body.prepend(link);
+    new IntersectionObserver((entries) => {
+      link.hidden = !entries.at(-1)?.isIntersecting;
+    }).observe(root);
+  }
+
   // ---- events
 
   /** @param {KeyboardEvent} event */
@@ -289,5 +349,8 @@ export function startCompare(root, ask) {
   document.addEventListener("keydown", onKeyDown);
   document.addEventListener("visibilitychange", onVisibility);
   window.addEventListener("pagehide", saveDraft);
-  load();
+  makeSkipLink();
+  const before = /** @type {Action | null} */ (kept.get());
+  if (before) send(before);
+  else load();
 }

@@ -45,15 +45,23 @@ export function makeDetails(root, { changed, nameOf }) {
       const options = Array.from({ length: scale }, (_, i) => make(
         "label", { class: "rl-option" },
         make("input", {
-          type: "radio", name: group, value: i + 1, "data-slot": slot, "data-aspect": row, testid: `rate-${slot}-${row}-${i + 1}`,
+          type: "radio", name: group, value: i + 1, required: true, "data-slot": slot, "data-aspect": row, testid: `rate-${slot}-${row}-${i + 1}`,
         }),
         make("span", {}, String(i + 1)),
       ));
       return make(
         "fieldset", { class: "rl-aspect", "data-group": group },
-        make("legend", {}, aspect), make("div", { class: "rl-options" }, options),
+        make("legend", {}, aspect),
+        make(
+          "div", { class: "rl-options" },
+          make("span", { class: "rl-scale-end" }, t("compare.scale_low")), options, make("span", { class: "rl-scale-end" }, t("compare.scale_high")),
+        ),
       );
     });
+  }
+
+  function ratingsHead() {
+    return make("p", { class: "rl-aspects-head" }, t("compare.ratings"), " ", make("span", { class: "rl-required" }, t("compare.required")));
   }
 
   /** @param {HTMLInputElement} input */
@@ -198,7 +206,8 @@ export function makeDetails(root, { changed, nameOf }) {
       ideal = null;
       idealEdited = false;
       for (const card of findAll(root, ".rl-answer")) {
-        find(card, ".rl-aspects").replaceChildren(...ratingFields(Number(card.dataset.slot)));
+        const fields = ratingFields(Number(card.dataset.slot));
+        find(card, ".rl-aspects").replaceChildren(...(fields.length ? [ratingsHead(), ...fields] : []));
       }
       render();
     },
@@ -257,6 +266,12 @@ export function makeDetails(root, { changed, nameOf }) {
       const field = next?.querySelector("input:checked") ?? next?.querySelector("input") ?? root.querySelector("#rl-rationale") ?? rated;
       /** @type {HTMLElement} */ (field).focus();
       return true;
+    },
+    /** How many of the ratings of these slots are there. @param {Slot[]} slots */
+    rated(slots) {
+      const { aspects } = view.inputs;
+      const rated = slots.flatMap((slot) => aspects.filter((aspect) => ratings[slot]?.[aspect])).length;
+      return { rated, all: slots.length * aspects.length };
     },
     /**
      * The first input that the project requires and that is missing.

@@ -23,27 +23,42 @@ export function keepForCorrection(stored, draft) {
   makeDrafts("history").set(stored, kept);
 }
 
+/**
+ * The one request that the server has not answered, so that the page can send it after a reload.
+ * @param {string} page
+ */
+export function makeUnsent(page) {
+  const key = `rankloop.unsent.${page}`;
+  return {
+    /** @returns {object | null} */
+    get: () => read(key),
+    /** @param {object} action */
+    set: (action) => tryTo(() => sessionStorage.setItem(key, JSON.stringify(action))),
+    clear: () => tryTo(() => sessionStorage.removeItem(key)),
+  };
+}
+
+/** @param {string} key */
+function read(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(key) ?? "null");
+  } catch {
+    return null;
+  }
+}
+
+/** Storage may be full or refused; then there is no draft. @param {() => void} write */
+function tryTo(write) {
+  try {
+    write();
+  } catch {
+    // The judgment is still on the page.
+  }
+}
+
 /** @param {string} page */
 export function makeDrafts(page) {
   const prefix = `rankloop.draft.${page}.`;
-
-  /** @param {string} key @returns {(Draft & { at?: number }) | null} */
-  function read(key) {
-    try {
-      return JSON.parse(sessionStorage.getItem(key) ?? "null");
-    } catch {
-      return null;
-    }
-  }
-
-  /** Storage may be full or refused; then there is no draft. @param {() => void} write */
-  function tryTo(write) {
-    try {
-      write();
-    } catch {
-      // The judgment is still on the page.
-    }
-  }
 
   function prune() {
     const keys = Object.keys(sessionStorage).filter((key) => key.startsWith(prefix));

@@ -28,6 +28,9 @@ const EXCERPT_CHARACTERS = 120;
 
 const NO_CHOICE = Object.freeze(/** @type {Answer} */ ({ choice: null, strength: null }));
 
+/** The way of judging two answers, by the steps of strength for each. */
+const PAIR_MODES = /** @type {Record<number, Mode>} */ ({ 0: "choose", 2: "scale", 4: "fine" });
+
 /** The actions of the form's letters. */
 const LETTERS = /** @type {Record<string, string>} */ ({ s: "skip", u: "undo", r: "reason", e: "ideal", f: "flag" });
 
@@ -74,6 +77,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   function onInput() {
     showMissing("");
     renderSaveButton();
+    renderRated();
     changed();
   }
 
@@ -112,6 +116,14 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     bar.setSaveText(text);
   }
 
+  /** How many of the required ratings are there. */
+  function renderRated() {
+    if (!view) return;
+    const judged = judgedSlots();
+    const { rated, all } = details.rated(judged.length ? judged : [...view.answers.keys()]);
+    bar.setRated(all ? t("compare.rated", { count: all, rated, all }) : "");
+  }
+
   /** @param {string} message */
   function showMissing(message) {
     showMessage(byTestId(root, "missing"), message);
@@ -133,7 +145,9 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
 
   /** @param {string} html @param {Slot} slot */
   function card(html, slot) {
-    return answerCard(html, slot, { letter: letterOf(slot), name: nameOf(slot), hasGrip: mode === "rank" });
+    const isRanked = mode === "rank";
+    const other = isRanked ? null : { slot: 1 - slot, letter: letterOf(1 - slot) };
+    return answerCard(html, slot, { letter: letterOf(slot), name: nameOf(slot), isCut: view?.cut_off[slot] ?? false, hasGrip: isRanked, other });
   }
 
   /** @param {Mode} next */
@@ -145,14 +159,16 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   /** @param {ComparisonView} next @param {Draft | null} [draft] */
   function render(next, draft = null) {
     view = next;
-    setMode(view.answers.length > 2 ? "rank" : view.inputs.strength ? "scale" : "choose");
+    setMode(view.answers.length > 2 ? "rank" : PAIR_MODES[view.inputs.strength]);
     preferences.set("mode", mode);
     answer = NO_CHOICE;
     skipForm.close();
     showMissing("");
     byTestId(root, "prompt-kind").textContent = view.kind;
     find(root, ".rl-turns").replaceChildren(...view.turns.map(turnElement));
-    find(root, ".rl-answers").replaceChildren(...view.answers.map(card));
+    const answers = find(root, ".rl-answers");
+    answers.dataset.count = String(view.answers.length);
+    answers.replaceChildren(...view.answers.map(card));
     flags.render(view);
     details.render(view);
     ranking.render(view, findAll(root, ".rl-answer > .rl-text").map((text) => (text.textContent ?? "").trim().slice(0, EXCERPT_CHARACTERS)));
@@ -160,6 +176,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     if (draft) restore(draft);
     bar.renderChoice(answer);
     renderSaveButton();
+    renderRated();
   }
 
   /** @param {Draft} draft */
@@ -167,8 +184,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     ranking.restore(draft.tiers);
     details.restore(draft);
     flags.restore(draft.flags);
-    // Without a Save button, a mark on a choice would only be in the way.
-    if (needsSave() && draft.choice && draft.choice !== "rank" && draft.choice !== "skip") {
+    if (draft.choice && draft.choice !== "rank" && draft.choice !== "skip") {
       answer = { choice: draft.choice, strength: draft.strength ?? null };
     }
   }
@@ -278,6 +294,8 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
       if (view) details.openIdeal(bestSlot());
     },
     "drop-ideal": details.dropIdeal,
+    // Where the answers are stacked, the other one may be a screen away.
+    jump: (button) => find(root, `.rl-answer[data-slot="${button?.dataset.target}"]`).scrollIntoView({ block: "start" }),
     correct: (button) => setPlace("history", button?.dataset.judgment ?? null, { go: true }),
   };
 

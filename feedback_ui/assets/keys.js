@@ -8,15 +8,31 @@ import { t } from "./i18n.js";
 /** @typedef {import("./types.js").Inputs} Inputs */
 /** @typedef {import("./types.js").Mode} Mode */
 
-/** @type {import("./types.js").Strength[]} */
-const STRENGTHS = ["significantly", "better", "slightly", "negligibly"];
+/** @typedef {Exclude<Mode, "rank">} PairMode */
 
-/** @type {Answer[]} The steps of the scale from left to right; the digits 1 to 9 are in the same order. */
-export const SCALE = [
-  ...STRENGTHS.map((strength) => /** @type {Answer} */ ({ choice: "a", strength })),
+/**
+ * The steps of a scale from left to right, from the strengths of A.
+ * @param {Answer["strength"][]} strengths
+ * @returns {Answer[]}
+ */
+const scaleOf = (strengths) => [
+  ...strengths.map((strength) => /** @type {Answer} */ ({ choice: "a", strength })),
   { choice: "tie", strength: null },
-  ...STRENGTHS.toReversed().map((strength) => /** @type {Answer} */ ({ choice: "b", strength })),
+  ...strengths.toReversed().map((strength) => /** @type {Answer} */ ({ choice: "b", strength })),
 ];
+
+/** @type {Record<PairMode, Answer[]>} */
+export const SCALES = {
+  choose: scaleOf([null]),
+  scale: scaleOf(["significantly", "better"]),
+  fine: scaleOf(["significantly", "better", "slightly", "negligibly"]),
+};
+
+/** @param {PairMode} mode @returns {Record<string, Answer>} The digits from 1 on, in the order of the steps. */
+const digitKeys = (mode) => Object.fromEntries(SCALES[mode].map((answer, i) => [i + 1, answer]));
+
+/** The key that stands on a step's button. @param {PairMode} mode @param {number} step */
+export const keyOfStep = (mode, step) => (mode === "choose" ? ["1", "T", "2"][step] : String(step + 1));
 
 /** @param {import("./types.js").Strength | null} strength the strength of a choice by letter or arrow @returns {Record<string, Answer>} */
 const pairKeys = (strength) => ({
@@ -31,7 +47,8 @@ const pairKeys = (strength) => ({
 /** @type {Record<Mode, Record<string, Answer>>} */
 export const CHOICE_KEYS = {
   choose: { ...pairKeys(null), 1: { choice: "a", strength: null }, 2: { choice: "b", strength: null } },
-  scale: { ...pairKeys("better"), ...Object.fromEntries(SCALE.map((answer, i) => [i + 1, answer])) },
+  scale: { ...pairKeys("better"), ...digitKeys("scale") },
+  fine: { ...pairKeys("better"), ...digitKeys("fine") },
   rank: { x: { choice: "both_bad", strength: null } },
 };
 
@@ -43,6 +60,10 @@ const KEY_MAP = {
     [["1", "A", "←"], "compare.verdict.a"], [["2", "B", "→"], "compare.verdict.b"], [["T"], "compare.help.tie"], [["X"], "compare.verdict.both_bad"],
   ],
   scale: [
+    [["1"], "compare.verdict.a_significantly"], [["2", "A", "←"], "compare.verdict.a"], [["3", "T"], "compare.help.tie"],
+    [["4", "B", "→"], "compare.verdict.b"], [["5"], "compare.verdict.b_significantly"], [["X"], "compare.verdict.both_bad"],
+  ],
+  fine: [
     [["1", "–", "4"], "compare.help.scale_a"], [["5", "T"], "compare.help.tie"], [["6", "–", "9"], "compare.help.scale_b"],
     [["A", "←"], "compare.verdict.a"], [["B", "→"], "compare.verdict.b"], [["X"], "compare.verdict.both_bad"],
   ],

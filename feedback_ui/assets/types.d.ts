@@ -7,8 +7,8 @@ export type Tiers = Slot[][];
 
 export type Choice = "a" | "b" | "tie" | "both_bad";
 export type Strength = "significantly" | "better" | "slightly" | "negligibly";
-/** `choose`: two answers; `scale`: two answers, with a strength; `rank`: three to nine answers. */
-export type Mode = "choose" | "scale" | "rank";
+/** Two answers without a strength (`choose`), with two steps of it for each (`scale`) or four (`fine`); `rank`: three to nine answers. */
+export type Mode = "choose" | "scale" | "fine" | "rank";
 
 export interface Answer {
   choice: Choice | null;
@@ -70,7 +70,8 @@ export interface Draft {
 
 /** The inputs beside the choice that the project's settings ask for. */
 export interface Inputs {
-  strength: boolean;
+  /** Steps of strength for each of two answers; 0 asks for none. */
+  strength: 0 | 2 | 4;
   aspects: string[];
   /** The highest rating. */
   scale: number;
@@ -100,9 +101,13 @@ export interface ComparisonView {
   turns: Turn[];
   /** Sanitized HTML for each slot. */
   answers: string[];
+  /** Whether each answer ended at its length limit. */
+  cut_off: boolean[];
   inputs: Inputs;
   count: string;
   guidelines: Guidelines | null;
+  /** Whether the annotator has judged nothing yet. */
+  practice: boolean;
   /** The Markdown of each answer, if an ideal answer may be written. */
   sources?: string[];
 }
@@ -155,6 +160,8 @@ export interface Saved {
   /** The judgment of this comparison that the store has already; what was sent says something else and was not saved. */
   stored?: string;
   message?: string;
+  /** The judgment that was undone, if `next` is its comparison. */
+  undone?: Draft;
 }
 
 /** The server functions and their replies. A refusal is thrown as `Refusal`. */

@@ -29,7 +29,12 @@ def none_yet(translate: Translator) -> Markup:
 
 def card(translate: Translator, of: VersionCard) -> Markup:
     """Everything that is known of one version."""
-    sections = {"data": data(translate, of), "figures": measured(translate, of), "lineage": lineage(translate, of)}
+    sections = {
+        "data": data(translate, of),
+        "figures": measured(translate, of),
+        "lineage": lineage(translate, of),
+        "decision": decision(translate, of),
+    }
     return tag(
         "article",
         tag("h2", of.version.name),
@@ -76,6 +81,8 @@ def lineage(translate: Translator, of: VersionCard) -> Markup:
     """The base, the run with its seed and packages, the judgments' hash and the options that differ from the defaults."""
     rows: dict[str, str] = {} if of.version.kind == "external" else {"base": tag("code", of.base_id or of.base_name)}
     rows["since"] = when(of.version.created_at)
+    if of.result.started_from:
+        rows["start"] = tag("code", of.result.started_from)
     if of.run is not None:
         rows |= {"run": tag("code", of.run.id), "seed": str(of.run.seed)}
         rows |= {"packages": _pairs(of.run.versions)} if of.run.versions else {}
@@ -85,6 +92,18 @@ def lineage(translate: Translator, of: VersionCard) -> Markup:
         rows["options"] = _pairs(changed)
     terms = (tag("div", tag("dt", translate(f"version.line.{name}")), tag("dd", value)) for name, value in rows.items())
     return tag("dl", *terms, class_="rl-findings")
+
+
+def decision(translate: Translator, of: VersionCard) -> Markup:
+    """What was decided about it, by whom and why; empty for a version that nobody decides about."""
+    made = of.outcome
+    if made is None:
+        return EMPTY
+    outcome = translate(f"version.outcome.{made.key}")
+    if made.by is None:
+        return tag("p", outcome)
+    who = made.who or translate("round.nobody") if made.by == "person" else translate(f"round.decided_by.{made.by}")
+    return fragment(tag("p", tag("strong", outcome), " ", who, ", ", when(made.at)), tag("p", made.reason, dir="auto"))
 
 
 def _pairs(values: Mapping[str, Any]) -> Markup:

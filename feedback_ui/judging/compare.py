@@ -7,6 +7,7 @@ judgment and then return the next comparison. `feedback_ui.server.auth` decides 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,12 @@ from feedback_ui.server.auth import AccessRefused, Auth
 from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.i18n import Translator, translator_for
 from rlhf.serving.client import PolicyClient, PolicyServerDown
+from storage.core.clock import as_text
 from storage.core.database import Database, StoreError, StoreLocked
 from storage.core.records import Annotator, Comparison, Presentation, ProjectSettings
 from storage.judging import judgments, presentations, queue
-from storage.judging.judgments import AlreadyJudged, BadJudgment, LeaseOver
+from storage.judging.details import of_judgments
+from storage.judging.judgments import AlreadyJudged, BadJudgment, Given, LeaseOver
 from storage.judging.row_tokens import RowTokens
 from storage.people import annotators
 from storage.project import current
@@ -29,6 +32,8 @@ from storage.project.current import Project
 
 Reply = dict[str, Any]
 NextPresentation = tuple[Comparison, Presentation] | None
+
+MAX_UTC_OFFSET_MIN = 14 * 60
 
 
 def build(store: Database, client: PolicyClient, auth: Auth) -> gr.HTML:
@@ -109,15 +114,27 @@ class CompareService:
             self._save(annotator, act)
         except StoreError as error:
             return self._not_saved(translate, error)
-        count = self._count(translate, annotators.get(self.store, annotator.id))
+        count = judging_view.progress(translate, self._today(annotator, act))
         return {"next": judging_view.empty_queue_view(translate, translate("compare.next_failed"), count)}
 
     def undo(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
-        """Withdraws the last judgment; its comparison is shown again, in the same order."""
+        """Withdraws the last judgment; its comparison is shown again, in the same order, and `undone` is what was judged."""
         project = current.load(self.store)
         undone = judgments.undo(self.store, annotator.id, project=project.settings)
-        message = translate("compare.undone" if undone else "compare.nothing_to_undo")
-        return {"message": message, "next": self._next(annotator, translate, data, project)}
+        annotator = annotators.get(self.store, annotator.id)
+        following = queue.next_presentation(self.store, annotator, project=project)
+        view = self._view(annotator, translate, data, project, following)
+        if undone is None:
+            return {"message": translate("compare.nothing_to_undo"), "next": view}
+        if undone.presentation_id is None:
+            return {"message": translate("compare.undone"), "next": view}
+        order = presentations.existing(self.store, undone.presentation_id).order
+        message = translate("compare.undone_what", verdict=judging_view.verdict(translate, undone, order))
+        if following is None or following[1].id != undone.presentation_id:
+            return {"message": message, "next": view}
+        details = of_judgments(self.store, [undone.id])[undone.id]
+        view = judging_view.with_inputs_for(view, following[0], order, details)
+        return {"message": message, "next": view, "undone": judging_view.act_of(undone, details, order)}
 
     def renew(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
         """Renews the lease of a presentation. `held` stays true after the lease has ended, as long as a judgment would be accepted."""
@@ -162,7 +179,7 @@ class CompareService:
     def _view(
         self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: Project, following: NextPresentation
     ) -> Reply:
-        count = self._count(translate, annotator)
+        count = self._progress(annotator, translate, data, project.settings)
         guidelines_part = judging_view.guidelines_view(project.guidelines, data.get("guidelines"))
         if following is None:
             return judging_view.empty_queue_view(translate, self._empty_queue_note(translate), count, guidelines_part)
@@ -175,10 +192,17 @@ class CompareService:
             presentation=self.tokens.seal("presentation", shown.id, annotator.id),
             count=count,
             guidelines=guidelines_part,
+            practice=annotator.judged == 0,
         )
 
-    def _count(self, translate: Translator, annotator: Annotator) -> str:
-        return judging_view.judged_so_far(translate, annotator.judged, judgments.skips(self.store, annotator.id))
+    def _progress(self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: ProjectSettings) -> str:
+        # Gold comparisons and repeats do not come out of the queue: a count that stays as it is would give them away.
+        told = not (project.gold_share or project.repeat_share)
+        waiting = queue.waiting(self.store, annotator.id, judging_view.WAITING_SHOWN + 1) if told else None
+        return judging_view.progress(translate, self._today(annotator, data), goal=project.daily_goal, waiting=waiting)
+
+    def _today(self, annotator: Annotator, data: dict[str, Any]) -> Given:
+        return judgments.given_since(self.store, annotator.id, midnight(data.get("minutes_east")))
 
     def _empty_queue_note(self, translate: Translator) -> str:
         try:
@@ -192,3 +216,15 @@ class CompareService:
             seconds_per_comparison=status.seconds_per_comparison,
             note=for_browser(status.note),
         )
+
+
+def midnight(minutes_east: Any, now: datetime | None = None) -> str:
+    """When the reader's day began, as the store writes times.
+
+    Args:
+        minutes_east: how far the browser's time zone is ahead of UTC; anything else than a number counts as UTC.
+    """
+    minutes = minutes_east if type(minutes_east) is int else 0
+    ahead = timedelta(minutes=max(-MAX_UTC_OFFSET_MIN, min(MAX_UTC_OFFSET_MIN, minutes)))
+    local = (now or datetime.now(UTC)) + ahead
+    return as_text(local.replace(hour=0, minute=0, second=0, microsecond=0) - ahead)

@@ -19,7 +19,8 @@ from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, prompt_kind, sentence
 from storage.content.completions import as_shown
 from storage.content.prompts import MESSAGE_ROLES
-from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
+from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings, Strength
+from storage.judging.judgments import Given
 
 SKIP_REASONS = {
     "I don't know enough": "compare.skip_unsure",
@@ -27,6 +28,12 @@ SKIP_REASONS = {
     "Unsafe content": "compare.skip_unsafe",
 }
 """The predefined skip reasons: the text that is stored, in any language, and the key of its translation."""
+
+STEPS_OF: dict[Strength | None, int] = {None: 0, "significantly": 2, "better": 2, "slightly": 4, "negligibly": 4}
+"""The steps of the shortest scale that has a strength."""
+
+WAITING_SHOWN = 100
+"""Waiting comparisons are counted up to this number, so that a long queue does not slow each judgment down."""
 
 EXCERPT = 160
 """The length of a prompt in a list, in characters."""
@@ -44,8 +51,13 @@ def comparison_view(
     presentation: str,
     count: str = "",
     guidelines: dict[str, Any] | None = None,
+    practice: bool = False,
 ) -> dict[str, Any]:
-    """A comparison for the browser, with its presentation's token as its id and what `judged_so_far` says as its count."""
+    """A comparison for the browser, with its presentation's token as its id and what `progress` says as its count.
+
+    Args:
+        practice: the annotator has judged nothing yet, so that the page may offer its practice comparison first.
+    """
     texts = shown_texts(comparison, order)
     view: dict[str, Any] = {
         "state": "comparison",
@@ -53,9 +65,11 @@ def comparison_view(
         "kind": prompt_kind(translate, comparison.prompt.kind).capitalize(),
         "turns": turns(translate, comparison.prompt.messages, show_system=project.show_system),
         "answers": [markdown.render(text, translate) for text in texts],
+        "cut_off": cut_off(comparison, order),
         "inputs": inputs(project),
         "count": count,
         "guidelines": guidelines,
+        "practice": practice,
     }
     if project.ideal_answers:
         # The Markdown sources: an annotator may start an ideal answer from one of them.
@@ -69,10 +83,16 @@ def shown_texts(comparison: Comparison, order: Sequence[int]) -> list[str]:
     return [texts[completion_id] for completion_id in order]
 
 
+def cut_off(comparison: Comparison, order: Sequence[int]) -> list[bool]:
+    """Whether each answer ended at its token limit, in the order of their slots: then its last sentence may be half a one."""
+    reasons = {completion.id: completion.finish_reason for completion in comparison.completions}
+    return [reasons[completion_id] == "length" for completion_id in order]
+
+
 def inputs(project: ProjectSettings) -> dict[str, Any]:
-    """The inputs beside the choice that the project's settings ask for."""
+    """The inputs beside the choice that the project's settings ask for; the strength as the number of its steps for each answer."""
     return {
-        "strength": project.strength,
+        "strength": 0 if not project.strength else 4 if project.four_strengths else 2,
         "aspects": list(project.aspects),
         "scale": project.aspect_scale,
         "rationale": project.rationale,
@@ -115,11 +135,19 @@ def _rendered(text: str) -> tuple[str, Markup]:
 # ---- nothing to judge
 
 
-def judged_so_far(translate: Translator, judgments: int, skips: int) -> str:
-    """How many comparisons the annotator has judged, and beside it how many of the judgments were skips."""
-    judged = judgments - skips
-    shown = translate("compare.judged", count=judged, number=f"{judged:,}") if judgments else translate("compare.judged_none")
-    return f"{shown} · {translate('compare.skipped', count=skips, number=f'{skips:,}')}" if skips else shown
+def progress(translate: Translator, today: Given, *, goal: int = 0, waiting: int | None = None) -> str:
+    """What the annotator has done today and what is left: `12 of 40 today · 1 skipped · 63 waiting`.
+
+    Args:
+        goal: the project's goal for a day; 0 if it has none.
+        waiting: the comparisons that the annotator can still judge, counted up to one more than `WAITING_SHOWN`; None if it is not told.
+    """
+    ranked = translate("compare.today_of" if goal else "compare.today", number=f"{today.ranks:,}", goal=f"{goal:,}")
+    skipped = [translate("compare.skipped", count=today.skips, number=f"{today.skips:,}")] if today.skips else []
+    if waiting is None:
+        return " · ".join([ranked, *skipped])
+    shown = f"{WAITING_SHOWN:,}+" if waiting > WAITING_SHOWN else f"{waiting:,}"
+    return " · ".join([ranked, *skipped, translate("compare.waiting", number=shown)])
 
 
 def empty_queue_view(translate: Translator, note: str, count: str, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -174,19 +202,25 @@ def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
 def past_view(translate: Translator, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
     """A judgment with its comparison, as the judging component takes it for a correction."""
     details = past.details
-    view = comparison_view(translate, past.comparison, past.order, project, presentation=token)
-    # Existing answers stay editable, even if the project no longer asks for them.
-    view["inputs"]["ideal"] |= details.ideal is not None
-    view["inputs"]["flags"] |= bool(details.flags)
-    if view["inputs"]["rationale"] == "off" and details.rationale:
-        view["inputs"]["rationale"] = "optional"
-    if view["inputs"]["ideal"]:
-        view["sources"] = shown_texts(past.comparison, past.order)
+    view = with_inputs_for(
+        comparison_view(translate, past.comparison, past.order, project, presentation=token), past.comparison, past.order, details
+    )
     return view | {
         "judgment_id": token,
         "row": past_row(translate, past, token=token),
         "judgment": act_of(past.judgment, details, past.order),
     }
+
+
+def with_inputs_for(view: dict[str, Any], comparison: Comparison, order: Sequence[int], details: Details) -> dict[str, Any]:
+    """The view with inputs for the details that a judgment has already: they stay editable, even if the project no longer asks for them."""
+    wanted = dict(view["inputs"])
+    wanted["strength"] = max(wanted["strength"], STEPS_OF[details.strength])
+    wanted["ideal"] |= details.ideal is not None
+    wanted["flags"] |= bool(details.flags)
+    if wanted["rationale"] == "off" and details.rationale:
+        wanted["rationale"] = "optional"
+    return view | {"inputs": wanted} | ({"sources": shown_texts(comparison, order)} if wanted["ideal"] else {})
 
 
 def act_of(judgment: Judgment, details: Details, order: Sequence[int]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from storage.core.records import ProjectSettings
 from storage.project import settings
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "who": ("overlap", "lease_minutes", "gold_share", "repeat_share"),
-    "shows": ("show_system", "strength", "aspects", "aspect_scale"),
+    "who": ("overlap", "lease_minutes", "gold_share", "repeat_share", "daily_goal"),
+    "shows": ("show_system", "strength", "four_strengths", "aspects", "aspect_scale"),
     "adds": ("rationale", "rationale_min_chars", "ideal_answers", "flags", "text_max_chars"),
     "rounds": ("base_share", "heldout_share", "deciding_share", "deciding_annotators", "deciding_error", "deciding_most"),
 }

@@ -25,7 +25,7 @@ from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, round_view, rounds_table, run_view, validation_view
 from feedback_ui.training.form import RoundForm, with_option_titles
 from feedback_ui.training.queue_panel import QueuePanel
-from rlhf.analysis import round_story, validation
+from rlhf.analysis import model_card, round_story, validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
@@ -209,13 +209,15 @@ class TrainingPage:
         if found is None or found.version is None:
             raise StoreError("This run has made no policy version: there is nothing to decide.")
         if act != "rolled back":
-            rounds.decide(self.store, found.version, act, decided_by="person", reason=reason, by=by)
+            made = rounds.decide(self.store, found.version, act, decided_by="person", reason=reason, by=by)
+            model_card.write_decided(self.store, made)
             return
         with self.store.atomic():
             # Two pages may be open: a rollback takes back the version that its page shows, and no other.
             if rounds.current(self.store, found.version.base_model).id != found.version.id:
                 raise StoreError(f"{found.version.name} is not the current policy: reload the page.")
-            rounds.roll_back(self.store, found.version.base_model, reason=reason, by=by)
+            made = rounds.roll_back(self.store, found.version.base_model, reason=reason, by=by)
+        model_card.write_decided(self.store, made)
 
     # ---- showing runs
 

@@ -43,13 +43,31 @@ def compared(run: Run) -> list[int]:
 def card(translate: Translator, run: Run) -> Markup:
     """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they will follow."""
     report = validation.of_run(run)
-    body = _not_yet(translate, run) if report is None else fragment(_measured(translate, report), _left_out(translate, run))
+    body = (
+        _not_yet(translate, run)
+        if report is None
+        else fragment(_measured(translate, report), _outside(translate, report), _left_out(translate, run))
+    )
     title = tag("h2", translate("validation.title"), class_="rl-heading")
     return tag("section", title, body, data_testid="validation") if body else EMPTY
 
 
 def _not_yet(translate: Translator, run: Run) -> Markup:
     return tag("p", translate("validation.not_yet"), class_="rl-muted") if is_active(run) else EMPTY
+
+
+def _outside(translate: Translator, report: Validation) -> Markup:
+    """How far the reward model from elsewhere agrees with the votes."""
+    if report.outside is None:
+        return EMPTY
+    found = report.outside.agreement
+    values = {"name": report.outside.name, "weight": f"{report.outside.weight:g}"}
+    if found is None:
+        return tag("p", translate("validation.outside_unknown", **values), class_="rl-notice rl-warn")
+    shares = {"share": _share(found.value), "low": _share(found.low), "high": _share(found.high)}
+    line = translate("validation.outside", count=found.cases, **values, **shares)
+    chance = "" if found.low > CHANCE else f" {translate('validation.outside_may_be_chance')}"
+    return tag("p", line, chance, class_="rl-muted" if not chance else "rl-notice rl-warn", data_testid="outside-agreement")
 
 
 def _left_out(translate: Translator, run: Run) -> Markup:

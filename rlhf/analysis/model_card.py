@@ -1,21 +1,25 @@
 """Writes a version's card as a model card: a README with the front matter that the Hugging Face Hub reads, in the adapter's folder.
 
-A round writes it when it registers a version. It names no annotator, no prompt and no folder of this machine.
+A round writes it when it registers a version, and each decision about the version writes it again. It names no annotator, no prompt and no
+folder of this machine.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.analysis import version_card
-from rlhf.analysis.version_card import FIGURES, VersionCard
+from rlhf.analysis.version_card import FIGURES, OUTCOMES, VersionCard
 from rlhf.runs.results import Estimate, RoundResult
 from storage.content import policies
-from storage.core.database import Database
-from storage.core.records import PolicyVersion
+from storage.core.database import Database, StoreError
+from storage.core.records import Decision, PolicyVersion
+
+log = logging.getLogger("rankloop.model_card")
 
 NAME = "README.md"
 """The file's name; the hub shows a repository's README as its model card."""
@@ -34,11 +38,26 @@ class Exported:
     check: str
 
 
-def write(store: Database, version: PolicyVersion, result: RoundResult) -> Path:
+DECIDED_BY = {"guards": "by its guards", "comparisons": "by comparisons", "person": "by a person"}
+
+
+def write_decided(store: Database, made: Decision) -> None:
+    """Writes the cards of the versions of a decision again. It is taken already: a card that cannot be written is logged."""
+    for version_id in {made.version_id, made.current_before_id}:
+        version = policies.get(store, version_id)
+        try:
+            folder = policies.adapter_folder(store, version)
+            if folder is not None and folder.is_dir():
+                write(store, version)
+        except (OSError, StoreError) as error:
+            log.warning("the model card of %s could not be written: %s", version.name, error)
+
+
+def write(store: Database, version: PolicyVersion, result: RoundResult | None = None) -> Path:
     """Writes the card of a tuned version beside its adapter, in place of the template that PEFT leaves there. Returns its path.
 
     Args:
-        result: the results of the version's run, which its row does not have yet.
+        result: the results of the version's run, which its row does not have yet; None takes those in its row.
 
     Raises:
         StoreError: the version's folder lies outside of the data folder.
@@ -62,6 +81,7 @@ def text(card: VersionCard, exported: Exported | None = None) -> str:
         "Data": _data(card),
         "Figures": _figures(card.result),
         "Lineage": _lineage(card),
+        "Decision": _decision(card),
         "Use": exported.use if exported else _use(card),
         "Check": exported.check if exported else "",
         "Known limits": "\n".join(f"- {_plain(limit.in_words())}" for limit in card.limits),
@@ -119,13 +139,24 @@ def _estimate(of: Estimate) -> str:
 def _lineage(card: VersionCard) -> str:
     base = card.base_id or card.base_name
     lines = [f"- base: {_code(base)}"]
+    lines += [f"- training began at: {_code(card.result.started_from)}"] if card.result.started_from else []
     if card.run is not None:
         lines += [f"- run: {_code(card.run.id)}, begun {_code(card.run.created_at)}, seed {card.run.seed}"]
         lines += [f"- packages: {_code(json.dumps(card.run.versions, sort_keys=True))}"] if card.run.versions else []
+    if card.config is not None and (path := card.config.reward.model_path):
+        weight = card.config.reward.model_weight
+        lines += [f"- scored by: {_code(Path(path).name)}, a reward model from elsewhere, with a weight of {weight:g}"]
     if card.config is not None:
         changed = changed_options(card)
         lines += [f"- options that differ from the defaults: {_code(json.dumps(changed, sort_keys=True))}"] if changed else []
     return "\n".join(lines)
+
+
+def _decision(card: VersionCard) -> str:
+    made = card.outcome
+    if made is None or made.by is None:
+        return "" if made is None else OUTCOMES[made.key]
+    return f"{OUTCOMES[made.key]} {DECIDED_BY[made.by]}, {_code(made.at[:16])}: {_plain(made.reason)}"
 
 
 def changed_options(card: VersionCard) -> dict[str, object]:
@@ -136,7 +167,7 @@ def changed_options(card: VersionCard) -> dict[str, object]:
     return {
         name: value
         for name, value in _flat(card.config.to_dict())
-        if name not in ("model", "reward_function") and value != dict(_flat(default)).get(name)
+        if name not in ("model", "reward_function", "reward.model_path") and value != dict(_flat(default)).get(name)
     }
 
 

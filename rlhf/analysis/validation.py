@@ -24,6 +24,7 @@ from rlhf.analysis import bootstrap
 from rlhf.analysis.bootstrap import MIN_CLUSTERS
 from rlhf.analysis.intervals import CONFIDENCE, wilson
 from rlhf.runs import typed_json
+from rlhf.runs.results import Estimate
 from storage.core.records import Run
 from storage.judging.judgments import JudgmentMetadata
 
@@ -148,6 +149,18 @@ class HighLossJudgment:
 
 
 @dataclass(frozen=True, slots=True)
+class OutsideAgreement:
+    """How often a reward model from elsewhere, which scores too, prefers what the annotators preferred."""
+
+    name: str
+    """Of its folder."""
+    weight: float
+    """Its share of the score."""
+    agreement: Estimate | None = None
+    """On held-out pairs; None without any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
     """The whole report."""
 
@@ -161,6 +174,8 @@ class Validation:
     by_kind: tuple[KindAccuracy, ...] = ()
     by_annotator: tuple[AnnotatorAccuracy, ...] = ()
     high_loss_judgments: tuple[HighLossJudgment, ...] = ()
+    outside: OutsideAgreement | None = None
+    """None where the learned reward model alone scores."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

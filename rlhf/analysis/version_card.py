@@ -1,4 +1,4 @@
-"""What is known of one policy version: its base and the base's licence, the data, the figures, the lineage and the limits.
+"""What is known of one policy version: its base and the base's licence, the data, the figures, the lineage, its decision and the limits.
 
 `model_card` writes it as a README beside the adapter, and the Demo page shows it. Nothing is computed here that the run's row does not
 hold. No torch.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rlhf import model_files
 from rlhf.analysis import run_table
@@ -17,8 +17,9 @@ from rlhf.data.pairs import SnapshotManifest
 from rlhf.runs import results
 from rlhf.runs.results import RoundResult
 from storage.core.database import Database, StoreError
-from storage.core.records import PolicyVersion, Run
-from storage.project import runs
+from storage.core.records import DecidedBy, PolicyVersion, Run
+from storage.people import annotators
+from storage.project import rounds, runs
 
 FEW_PAIRS = 500
 """Fewer training pairs than this are named as a limit of the version."""
@@ -58,6 +59,30 @@ class Limit(NamedTuple):
         return LIMITS[self.key].format(**values)
 
 
+OutcomeKey = Literal["undecided", "promoted", "rejected", "taken_back", "current_again"]
+
+OUTCOMES: dict[OutcomeKey, str] = {
+    "undecided": "It is neither promoted nor rejected yet.",
+    "promoted": "It was promoted",
+    "rejected": "It was rejected",
+    "taken_back": "It was promoted, and taken back",
+    "current_again": "It was made current again",
+}
+"""What became of a version, in English; the other languages are in the locale files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The newest decision about a version."""
+
+    key: OutcomeKey
+    by: DecidedBy | None = None
+    who: str | None = None
+    """The name of the person who decided; None where none did, or from the command line of a project without accounts."""
+    reason: str = ""
+    at: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class VersionCard:
     """One version, as its card shows it. Parts of the run that cannot be read are empty, and a limit names them."""
@@ -73,6 +98,8 @@ class VersionCard:
     data: SnapshotManifest
     result: RoundResult
     limits: tuple[Limit, ...]
+    outcome: Outcome | None = None
+    """None for versions that no round made, which nobody decides about."""
 
 
 def of_version(store: Database, version: PolicyVersion, *, result: RoundResult | None = None) -> VersionCard:
@@ -96,7 +123,26 @@ def of_version(store: Database, version: PolicyVersion, *, result: RoundResult |
         data,
         found,
         tuple(_limits(version, config, data, found, problem)),
+        outcome_of(store, version),
     )
+
+
+def outcome_of(store: Database, version: PolicyVersion) -> Outcome | None:
+    """The newest decision about a version that a round made, whichever round it belongs to."""
+    if version.kind != "tuned":
+        return None
+    newest = Outcome("undecided")
+    for made in rounds.decisions(store):
+        taken_back = made.act == "rolled back" and made.current_before_id == version.id
+        if made.version_id != version.id and not taken_back:
+            continue
+        key: OutcomeKey = "taken_back" if taken_back else "current_again" if made.act == "rolled back" else made.act
+        newest = Outcome(key, made.decided_by, _name(store, made.by_id), made.reason, made.created_at)
+    return newest
+
+
+def _name(store: Database, annotator_id: int | None) -> str | None:
+    return next((a.name for a in annotators.all_annotators(store) if a.id == annotator_id), None)
 
 
 def _run(store: Database, run_id: str | None) -> Run | None:

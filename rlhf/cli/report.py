@@ -38,12 +38,15 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
             + (f"; {snapshot.demo_votes} votes of the Demo page left out" if snapshot.demo_votes else ""),
         ),
         ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
+        ("reward model from elsewhere, agreement with held-out votes", _outside(run)),
         ("reward model, held-out accuracy against the votes", estimate(result.heldout_accuracy, "pairs")),
         (f"reward model, held-out accuracy against {rule}", estimate(result.heldout_accuracy_on_rule, "pairs")),
         (f"win rate over the base under {rule}", estimate(result.win_rate, "held-out prompts")),
         ("win rate over the base under the reward model (a proxy)", estimate(result.win_rate_by_reward_model, "held-out prompts")),
         ("win rate over the base under the reward function", estimate(result.win_rate_by_reward_function, "held-out prompts")),
         ("KL to the base, per held-out completion", None if result.kl is None else f"{result.kl:.2f} nats"),
+        ("training began at", result.started_from),
+        ("KL to that version, per held-out completion", None if result.kl_to_start is None else f"{result.kl_to_start:.2f} nats"),
         *_checkpoint_rows(result, rule),
         ("chat template", result.template.in_words() if result.template else None),
         ("lengths", result.lengths.in_words() if result.lengths else None),
@@ -65,6 +68,15 @@ def _cross_validated(run: Run) -> str | None:
     return estimate(Estimate(accuracy.value, accuracy.low, accuracy.high, accuracy.pairs), "pairs")
 
 
+def _outside(run: Run) -> str | None:
+    """`skywork, weight 0.5: 68.4% (63.1 to 73.9; 89 pairs)`"""
+    report = validation.of_run(run)
+    if report is None or report.outside is None:
+        return None
+    outside = report.outside
+    return f"{outside.name}, weight {outside.weight:g}: {estimate(outside.agreement, 'pairs') or 'no held-out pairs'}"
+
+
 def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | None]]:
     """Rows of early stopping, of checkpoint selection, and of the best-of-n baseline."""
     rows: list[tuple[str, str | None]] = []
@@ -80,6 +92,7 @@ def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | No
             (f"{name}, KL", f"{best_of_n.kl:.2f} nats" + (lower_kl if best_of_n.beyond_max_n else "")),
             (f"{name}, win rate under {rule}", estimate(best_of_n.win_rate, "held-out prompts")),
             (f"{name}, win rate under the reward model", estimate(best_of_n.win_rate_by_reward_model, "held-out prompts")),
+            (f"win rate over the best of {best_of_n.n} under {rule}", estimate(best_of_n.policy_win_rate, "held-out prompts")),
         ]
     return rows
 

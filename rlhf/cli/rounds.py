@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from rlhf import model_files
-from rlhf.analysis import round_story
+from rlhf.analysis import model_card, round_story
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
@@ -37,6 +37,7 @@ def add(verbs: Verbs) -> None:
     add_judging(p)
     p.add_argument("--judgments", type=int, default=600, help="how many to add, one per comparison")
     p.add_argument("--seed", type=int, default=0, help="seed of the answers and of the label noise")
+    p.add_argument("--deciding", action="store_true", help="also judge comparisons that are to decide about people's rounds")
 
     p = verbs.add("train", train)
     p.add_argument("--resume", metavar="RUN_ID", help="resume this run from its last checkpoint, with its own options")
@@ -119,7 +120,7 @@ def _add_reason(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
-    convert = model_reference if option.name == "model" else option.type
+    convert = model_reference if option.name in ("model", "reward-model-path") else option.type
     kind = {"action": argparse.BooleanOptionalAction} if option.type is bool else {"type": convert, "metavar": option.type.__name__}
     text = option.help.replace("`", "").replace("%", "%%")
     group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=f"{text} [{option.default}]".replace("[None]", "[off]"), **kind)
@@ -140,7 +141,7 @@ def add_renamed(group: argparse._ActionsContainer, old: str, new: str) -> None:
 
 def simulate(args: argparse.Namespace) -> int:
     """Simulated annotators judge by a declared rule; missing comparisons are generated first."""
-    plan = judging_plan(args, args.judgments, args.seed)
+    plan = replace(judging_plan(args, args.judgments, args.seed), deciding=args.deciding)
     if args.judgments < 1:
         raise UsageError("--judgments must be at least 1")
     _, store = open_store(args.data)
@@ -318,14 +319,15 @@ def _decide(args: argparse.Namespace, act: Literal["promoted", "rejected"]) -> i
     version = rounds.get(store, args.number).version
     if version is None:
         raise UsageError(f"round {args.number} has made no policy version: there is nothing to decide")
-    rounds.decide(store, version, act, decided_by="person", reason=args.reason)
+    model_card.write_decided(store, rounds.decide(store, version, act, decided_by="person", reason=args.reason))
     return _say_current(store, version.base_model)
 
 
 def rollback(args: argparse.Namespace) -> int:
     """Make the policy before the current one current again; the one that was taken back gets no new comparisons."""
     _, store = open_store(args.data)
-    rounds.roll_back(store, args.model, reason=args.reason, to=policies.by_name(store, args.to) if args.to else None)
+    target = policies.by_name(store, args.to) if args.to else None
+    model_card.write_decided(store, rounds.roll_back(store, args.model, reason=args.reason, to=target))
     return _say_current(store, args.model)
 
 

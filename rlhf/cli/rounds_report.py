@@ -9,6 +9,7 @@ from rlhf.analysis.round_story import Made, State, Story
 from rlhf.cli import report
 from rlhf.runs.deciding import Standing
 from rlhf.runs.dry_run import DryRun
+from rlhf.runs.results import Estimate
 from storage.core.records import QueuedRound, Round
 
 STATES: dict[State, str] = {
@@ -90,6 +91,7 @@ def story(told: Story) -> str:
         ("options", f"model {run.config.get('model', '?')}, method {run.config.get('method', '?')}, seed {run.seed}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
         ("policy when it began", told.baseline or ""),
+        ("training began at", result.started_from or ""),
         ("policy version", told.round.version.name if told.round.version else ""),
         ("reward model, held-out accuracy", report.estimate(result.heldout_accuracy, "pairs") or ""),
         ("win rate over the base under the reward model", report.estimate(result.win_rate_by_reward_model, "held-out prompts") or ""),
@@ -146,7 +148,8 @@ def closed_rounds(rounds: Sequence[tuple[Story, int, int]]) -> str:
     """The rounds of a loop, one a line, oldest first: each with the votes that it learned from and those that decided about it."""
     if not rounds:
         return "no round has ended yet"
-    heads = ("round", "version", "decision", "win rate over the base", "over the round before", "KL", "votes + deciding", "minutes")
+    rates = ("win rate over the base", "over the round before", "over best of n")
+    heads = ("round", "version", "decision", *rates, "KL", "votes + deciding", "minutes")
     return report.columns([heads, *(_closed(*one) for one in rounds)])
 
 
@@ -155,16 +158,22 @@ def _closed(told: Story, learned: int, decided: int) -> tuple[str, ...]:
     by_rule = result.win_rate or result.win_rate_by_reward_model
     newest = told.round.decision
     by = f" by {newest.decided_by}" if newest else ""
+    best_of_n = result.best_of_n
     return (
         str(told.round.id),
         told.round.version.name if told.round.version else "-",
         f"{newest.act if newest else 'undecided'}{by}",
-        f"{by_rule.value:.0%} ({by_rule.low:.0%} to {by_rule.high:.0%})" if by_rule else "-",
+        _share(by_rule),
         rate(next((made.decision.evidence for made in told.decisions if made.decision.decided_by == "comparisons"), {})),
+        f"{_share(best_of_n.policy_win_rate)}, n {best_of_n.n}" if best_of_n else "-",
         f"{result.kl:.1f}" if result.kl is not None else "-",
         f"{learned:,} + {decided:,}",
         f"{result.minutes:.1f}" if result.minutes is not None else "-",
     )
+
+
+def _share(of: Estimate | None) -> str:
+    return f"{of.value:.0%} ({of.low:.0%} to {of.high:.0%})" if of else "-"
 
 
 def dry_run(would: DryRun) -> str:

@@ -6,12 +6,14 @@ PPO is trained on exactly the sampled token ids, never on text that is tokenised
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rlhf.config import AdapterConfig
 from rlhf.generation.engine import GenerationEngine, requests_for
 from rlhf.generation.recording import RolloutRecorder
 from rlhf.models.backbone import Backbone
@@ -20,9 +22,33 @@ from rlhf.models.padding import pad_left, pad_right
 from rlhf.ppo.actor_critic import TokenBatch, forward_logprobs
 from rlhf.reward.scoring import RewardShaper
 from rlhf.runs.work import DECODE_COST, NO_PROGRESS, Work
+from rlhf.safe_files import ModelError
 from storage.core.records import Sampling
 
 POLICY = "policy"
+
+REFERENCE = "reference"
+"""Name of the frozen adapter to which the KL is measured, where the reference is not the base."""
+
+
+def add_policy(backbone: Backbone, config: AdapterConfig, *, seed: int, start: Path | None) -> str | None:
+    """Adds the adapter POLICY: as the base at first, or with the weights in the folder `start`. Returns the reference's adapter.
+
+    Raises:
+        ModelError: the folder cannot be read, or holds an adapter of another size than `config` describes.
+    """
+    backbone.add_adapter(POLICY, config, seed=seed)
+    if start is None:
+        return None
+    if REFERENCE not in backbone.adapters:
+        backbone.load_adapter(REFERENCE, start)
+    try:
+        backbone.restore_adapter(POLICY, start)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{start}: the policy cannot begin with this adapter, which is of another kind or size than the round's"
+        ) from error
+    return REFERENCE
 
 
 class Rollout(NamedTuple):
@@ -80,6 +106,7 @@ def collect(
     seed: int,
     *,
     minibatch_size: int,
+    reference: str | None = None,
     engine: GenerationEngine | None = None,
     on_progress: Work = NO_PROGRESS,
 ) -> Rollout:
@@ -88,6 +115,7 @@ def collect(
     The policy's log-probabilities and hidden states are recorded during sampling, and so are the activations of the frozen layers.
 
     Args:
+        reference: the reference's adapter, on the same layers as the policy's; None for the base.
         engine: keeps what it allocates for the next rollout; by default one of its own.
     """
     lowest = backbone.first_adapted_layer(POLICY)
@@ -129,8 +157,8 @@ def collect(
     referenced.total(len(prompts))
     for rows in torch.split(rollout.lengths.sum(-1).argsort(stable=True), minibatch_size):
         part = rollout.select(rows)
-        reference = forward_logprobs(backbone, None, part.tokens(), sampling.temperature, adapter=None)
-        rollout.ref_logprobs[rows.to(backbone.device), : part.responses.shape[1]] = reference.logprobs
+        stats = forward_logprobs(backbone, None, part.tokens(), sampling.temperature, adapter=reference)
+        rollout.ref_logprobs[rows.to(backbone.device), : part.responses.shape[1]] = stats.logprobs
         referenced(len(rows))
     return rollout
 
@@ -143,11 +171,15 @@ def sequence_kl(
     temperature: float,
     *,
     batch_size: int,
+    reference: str | None = None,
     on_progress: Work = NO_PROGRESS,
 ) -> Float[Tensor, " b"]:
     """Each response's log-probability under the policy minus that under the reference, in nats.
 
     Over responses that the policy sampled, the mean estimates KL(policy || reference).
+
+    Args:
+        reference: its adapter; None for the base.
     """
     kl = torch.empty(len(prompts))
     # Rows of similar length share a batch: less padding.
@@ -157,7 +189,7 @@ def sequence_kl(
         batch = order[start : start + batch_size]
         part = _batch(backbone, [prompts[i] for i in batch], [responses[i] for i in batch])
         total = []
-        for adapter in (POLICY, None):
+        for adapter in (POLICY, reference):
             total.append(forward_logprobs(backbone, None, part, temperature, adapter=adapter).logprobs.sum(-1))
             on_progress(len(batch))
         kl[batch] = (total[0] - total[1]).cpu()

@@ -38,7 +38,7 @@ from rlhf.ppo.ppo_math import (
     value_loss,
     whiten,
 )
-from rlhf.ppo.rollout import POLICY, Rollout, collect
+from rlhf.ppo.rollout import POLICY, Rollout, add_policy, collect
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
@@ -67,15 +67,17 @@ class PPO:
         sampling: SamplingConfig,
         scoring: ScoringConfig = ScoringConfig(),
         seed: int,
+        start: Path | None = None,
         demonstrations: Sequence[TokenizedExample] = (),
     ):
+        """`start` is the folder of the adapter that the policy begins with and that is its reference; None for the base."""
         for prompt in prompts:
             require_room(backbone, prompt)
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
         self.engine = GenerationEngine(backbone)
         self.sampling, self.reward_shaper = sampling, RewardShaper(reward_model, scoring)
         self.demonstrations, self.distributed = demonstrations, distributed_context()
-        backbone.add_adapter(POLICY, adapter, seed=seed)
+        self.reference = add_policy(backbone, adapter, seed=seed, start=start)
         self.policy = backbone.parameters(POLICY)
         self.value_head = ValueHead(backbone.hidden_size, sampling.max_new_tokens, backbone.device)
         self.model: nn.Module = ActorCritic(backbone, self.value_head, trained=POLICY, temperature=sampling.temperature)
@@ -168,6 +170,7 @@ class PPO:
             self.sampling.to_sampling(),
             combined_seed(*self.distributed.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
+            reference=self.reference,
             engine=self.engine,
             on_progress=on_progress,
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rlhf.analysis import model_card
 from rlhf.analysis.sequential_test import Assessment, assess
 from storage.core.database import Database, StoreError
 from storage.core.records import DecidingUnit, Decision, PolicyVersion, ProjectSettings, Round
@@ -122,7 +123,7 @@ def _decide(store: Database, found: Round) -> Decision | None:
         if stands.waits_for is not None or found.version is None:
             return None
         try:
-            return rounds.decide(
+            made = rounds.decide(
                 store,
                 found.version,
                 ACTS[stands.assessment.verdict],
@@ -132,6 +133,8 @@ def _decide(store: Database, found: Round) -> Decision | None:
             )
         except AlreadyDecided:
             return None
+    model_card.write_decided(store, made)
+    return made
 
 
 def _opponent(store: Database, found: Round) -> PolicyVersion:

@@ -20,7 +20,9 @@ from rlhf import model_files
 from rlhf.config import ConfigError, RoundConfig, check
 from rlhf.data import demonstrations, pairs
 from rlhf.data.pairs import NotEnoughPairs
+from rlhf.runs import policy_start
 from rlhf.runs.environment import engine_environment
+from rlhf.safe_files import ModelError
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
@@ -231,6 +233,12 @@ def require_material(store: Database, config: RoundConfig) -> None:
         ConfigError, NotEnoughPairs: the message has cause and remedy.
     """
     check(config)
+    policy_start.of_new_round(store, config)
+    if config.reward.model_path:
+        try:
+            model_files.outside_reward_model(config.reward.model_path)
+        except ModelError as error:
+            raise ConfigError(f"--reward-model-path {error}") from error
     if demonstrations.wanted(config):
         demonstrations.require(demonstrations.of_store(store, include_simulated=config.include_simulated), config)
     pairs.require_in_store(store, config.reward.min_pairs, include_simulated=config.include_simulated, demo_votes=config.demo_votes)

@@ -75,6 +75,8 @@ class BestOfN:
     """Whether the policy's KL is more than that of the best of `max_n`."""
     win_rate: Estimate | None = None
     win_rate_by_reward_model: Estimate | None = None
+    policy_win_rate: Estimate | None = None
+    """Win rate of the policy over these answers, under the rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +191,14 @@ class RoundResult:
     win_rate: Estimate | None = None
     """Win rate of the policy over the base, under the rule."""
     win_rate_by_reward_model: Estimate | None = None
+    """Under the learned reward model, or the weighted sum with the model from elsewhere that scored in training."""
     win_rate_by_reward_function: Estimate | None = None
     kl: float | None = None
     """KL of the policy to the base, in nats per completion."""
+    started_from: str | None = None
+    """Name of the policy version with which training began and to which its KL was held; None for the base."""
+    kl_to_start: float | None = None
+    """KL of the policy to that version, in nats per completion."""
     best_of_n: BestOfN | None = None
     stopped_by_kl: KLStop | None = None
     best_checkpoint: BestCheckpoint | None = None

@@ -36,6 +36,8 @@ class Plan:
     """Probability that a judgment is reversed, 0 to 1."""
     seed: int
     sampling: Sampling
+    deciding: bool = False
+    """Whether comparisons that are to decide about people's rounds are judged too."""
 
 
 def simulate(
@@ -65,10 +67,10 @@ def simulate(
     queue_positions: dict[int, int] = {}
     done = ties = 0
     while done < plan.judgments:
-        batch = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
+        wanted = min(COMPARISONS_PER_BATCH, plan.judgments - done)
+        batch = comparisons.without_simulated_judgment(store, wanted, deciding=plan.deciding)
         if not batch:
-            count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
-            _write_more(store, generate, base, plan, start + done, count, queue_positions, on_progress)
+            _write_more(store, generate, base, plan, start + done, wanted, queue_positions, on_progress)
             continue
         with store.atomic():
             for comparison in batch:

@@ -12,13 +12,13 @@ from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.evaluation import SampledCompletion, by_prompt
 from rlhf.models.backbone import Backbone
-from rlhf.ppo.rollout import POLICY, sequence_kl
+from rlhf.ppo.rollout import POLICY, REFERENCE, sequence_kl
 from rlhf.reward.model import RewardModel
 from rlhf.reward.scoring import RewardShaper, Scorer
 from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import BestOfN, Estimate, PairCounts, RoundResult
 from rlhf.runs.token_changes import write as write_token_changes
-from rlhf.runs.work import DECODE_COST, Work
+from rlhf.runs.work import DECODE_COST, NO_PROGRESS, Work
 from rlhf.simulation.judges import LabelRule
 from rlhf.stages.token_changes import token_changes
 from storage.core.data_folder import DataFolder
@@ -45,6 +45,8 @@ def evaluate(
 ) -> RoundResult:
     """The round's result, measured on held-out prompts."""
     rule = declared_rule(store, snapshot)
+    # What scored in training is "the reward model" here, with a model from elsewhere too; the held-out pairs measure the learned one.
+    rewarding = scorer if config.reward.model_path else model
     heldout_pairs = pairs.of_split(snapshot, "heldout")
     stage = progress.stage("evaluate")
     stage.total(sum(cost.values()))
@@ -53,9 +55,10 @@ def evaluate(
     after = answer_heldout(config, backbone, POLICY, heldout, stage.part(cost["sample"]))
 
     scores_before, scores_after = (
-        evaluation.score_completions(backbone, model, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
+        evaluation.score_completions(backbone, rewarding, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
     )
     kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"]))
+    kl_to_start = mean_kl(config, backbone, heldout, after, NO_PROGRESS, reference=REFERENCE) if REFERENCE in backbone.adapters else None
     save_samples(store, run_id, config, heldout, (before, scores_before), (after, scores_after))
     save_token_changes(store, run_id, config, backbone, heldout, before, after)
 
@@ -64,6 +67,7 @@ def evaluate(
         heldout_accuracy=evaluation.accuracy_on_votes(chosen, rejected),
         win_rate_by_reward_model=evaluation.win_rate(by_prompt(after, scores_after), by_prompt(before, scores_before)),
         kl=kl,
+        kl_to_start=kl_to_start,
     )
     checks = guards.check(before, after, win_rate=result.win_rate_by_reward_model, kl=kl, config=config.guards)
     result = replace(result, guards=checks)
@@ -78,15 +82,21 @@ def evaluate(
         win_rate = win_rate_by(scorer, backbone, heldout, after, before, stage.part(cost["reward_function"]))
         result = replace(result, win_rate_by_reward_function=win_rate)
     if config.evaluation.best_of and kl is not None:
-        best_of_n = compare_best_of_n(config, backbone, model, scorer, rule, heldout, before, kl, stage.part(cost["best_of_n"]))
+        best_of_n = compare_best_of_n(config, backbone, rewarding, scorer, rule, heldout, before, after, kl, stage.part(cost["best_of_n"]))
         result = replace(result, best_of_n=best_of_n)
     return result
 
 
 def mean_kl(
-    config: RoundConfig, backbone: Backbone, heldout: list[Prompt], answers: list[SampledCompletion], on_progress: Work
+    config: RoundConfig,
+    backbone: Backbone,
+    heldout: list[Prompt],
+    answers: list[SampledCompletion],
+    on_progress: Work,
+    *,
+    reference: str | None = None,
 ) -> float | None:
-    """KL of the policy to the base on its own answers, in nats per answer; None without answers."""
+    """KL of the policy to the base, or to another adapter, on its own answers, in nats per answer; None without answers."""
     if not answers:
         return None
     prompt_ids = {p.id: backbone.encode(p.messages) for p in heldout}
@@ -96,6 +106,7 @@ def mean_kl(
         [a.ids for a in answers],
         config.sampling.temperature,
         batch_size=config.evaluation.batch_size,
+        reference=reference,
         on_progress=on_progress,
     )
     return float(kl.mean())
@@ -155,15 +166,16 @@ def win_rate_by(
 def compare_best_of_n(
     config: RoundConfig,
     backbone: Backbone,
-    model: RewardModel,
+    rewarding: Scorer,
     scorer: Scorer,
     rule: LabelRule | None,
     heldout: list[Prompt],
     before: list[SampledCompletion],
+    after: list[SampledCompletion],
     kl: float,
     on_progress: Work,
 ) -> BestOfN:
-    """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy."""
+    """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy, and the policy beside them."""
     reward_shaper = RewardShaper(scorer, config.scoring)
     candidates_cost, win_rate_cost = config.evaluation.best_of * (DECODE_COST + 1), 2
     on_progress.total(candidates_cost + win_rate_cost)
@@ -181,7 +193,8 @@ def compare_best_of_n(
     return replace(
         best_of_n,
         win_rate=None if rule is None else win_rate_by_rule(rule, chosen, before),
-        win_rate_by_reward_model=win_rate_by(model, backbone, heldout, chosen, before, on_progress.part(win_rate_cost)),
+        win_rate_by_reward_model=win_rate_by(rewarding, backbone, heldout, chosen, before, on_progress.part(win_rate_cost)),
+        policy_win_rate=None if rule is None else win_rate_by_rule(rule, after, chosen),
     )
 
 

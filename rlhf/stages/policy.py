@@ -11,7 +11,7 @@ from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import replace_folder
 from rlhf.ppo import ptx
-from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.rollout import POLICY, add_policy
 from rlhf.ppo.trainer import PPO
 from rlhf.reward.scoring import Scorer
 from rlhf.runs import typed_json
@@ -32,10 +32,15 @@ def tune_by_ppo(
     snapshot: list[pairs.PreferencePair],
     train: list[Prompt],
     ideal_answers: list[Demonstration],
+    start: Path | None,
     run_dir: Path,
     progress: RunProgress,
 ) -> PolicyOutcome:
-    """PPO on the training prompts, with a checkpoint after every step; returns how it ended."""
+    """PPO on the training prompts, with a checkpoint after every step; returns how it ended.
+
+    Args:
+        start: folder of the adapter that the policy begins with; None for the base.
+    """
     # Before the checkpoint is read: what fails there failed in this stage.
     progress.stage("ppo")
     prompt_ids = [backbone.encode(p.messages) for p in train]
@@ -48,6 +53,7 @@ def tune_by_ppo(
         sampling=config.sampling,
         scoring=config.scoring,
         seed=config.seed,
+        start=start,
         demonstrations=ptx.encode(backbone, ideal_answers),
     )
     trainer.load(run_dir / "checkpoint")
@@ -74,6 +80,7 @@ def tune_by_trl(
     snapshot: list[pairs.PreferencePair],
     train: list[Prompt],
     ideal_answers: list[Demonstration],
+    start: Path | None,
     run_dir: Path,
     progress: RunProgress,
 ) -> PolicyOutcome:
@@ -90,10 +97,11 @@ def tune_by_trl(
     stage = progress.stage(config.method)
     for prefix in ("objective/", "policy/", "val/", "loss/", f"{config.method}/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, 0)
-    backbone.add_adapter(POLICY, config.adapter, seed=config.seed)
+    reference = add_policy(backbone, config.adapter, seed=config.seed, start=start)
     tuning.train(
         config,
         backbone,
+        reference=reference,
         pairs=preferred,
         demonstrations=ideal_answers,
         prompts=[p.messages for p in train],

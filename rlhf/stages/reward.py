@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from rlhf import evaluation
+from rlhf import evaluation, model_files
 from rlhf.analysis import validation
-from rlhf.analysis.validation import Validation
+from rlhf.analysis.validation import OutsideAgreement, Validation
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.generation.engine import sample
@@ -21,8 +21,10 @@ from rlhf.models.backbone import Backbone
 from rlhf.reward import model as reward_model
 from rlhf.reward import targets
 from rlhf.reward.model import RewardModel
+from rlhf.reward.outside import Answered, OutsideRewardModel
 from rlhf.reward.probe import Features, minimise
 from rlhf.runs.progress import RunProgress
+from rlhf.runs.results import Estimate
 from storage.core.database import Database
 from storage.core.records import Prompt
 from storage.judging import judgments
@@ -37,10 +39,17 @@ def fit_reward(
     run_dir: Path,
     progress: RunProgress,
     cost: Mapping[str, float],
+    outside: OutsideRewardModel | None = None,
 ) -> RewardModel:
-    """The reward model, normalised on new answers of the base model to training prompts."""
+    """The reward model, normalised on new answers of the base model to training prompts.
+
+    Args:
+        outside: a reward model from elsewhere, which is compared with the votes and normalised on the same answers.
+    """
     if RewardModel.is_saved(run_dir / "reward"):
         progress.skip("reward")
+        if outside is not None:
+            outside.load_scale(run_dir / "reward")
         return RewardModel.load(backbone, config.reward, run_dir / "reward")
     train_pairs, heldout_pairs = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
     stage = progress.stage("reward")
@@ -56,6 +65,9 @@ def fit_reward(
     def on_features(features: Features) -> None:
         if runs.get(progress.store, progress.run_id).validation is None:
             result = validate_probe(progress.store, config, train_pairs, features, progress)
+            if outside is not None:
+                agreed = agreement(outside, heldout_pairs)
+                result = replace(result, outside=OutsideAgreement(outside.name, config.reward.model_weight, agreed))
             runs.set_validation(progress.store, progress.run_id, result.to_json())
 
     model = reward_model.fit(
@@ -72,8 +84,32 @@ def fit_reward(
     seed = combined_seed(config.seed, 1)
     sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), seed, adapter=None, on_progress=stage.part(cost["sample"]))
     model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
+    if outside is not None:
+        asked = (train[i % len(train)].messages for i in range(config.reward.normalize_samples))
+        outside.normalise([Answered(messages, backbone.decode(s.ids)) for messages, s in zip(asked, sequences, strict=True)])
+        outside.save_scale(run_dir / "reward")
     model.save(run_dir / "reward")
     return model
+
+
+def load_outside(config: RoundConfig, backbone: Backbone) -> OutsideRewardModel | None:
+    """The reward model from elsewhere that the options name, on the backbone's device and in its precision; None without one.
+
+    Raises:
+        ModelError: its folder is no such model, or cannot be read.
+    """
+    if not config.reward.model_path:
+        return None
+    folder = model_files.outside_reward_model(config.reward.model_path)
+    return OutsideRewardModel.load(folder, backbone.device, backbone.base.dtype)
+
+
+def agreement(outside: OutsideRewardModel, heldout: list[pairs.PreferencePair]) -> Estimate | None:
+    """How often the model prefers what the annotators preferred; ties are left out."""
+    measured = [pair for pair in heldout if not pair.tie]
+    rows = [Answered(pair.prompt, text) for pair in measured for text in (pair.chosen, pair.rejected)]
+    logits = outside.logits(rows) if rows else torch.empty(0)
+    return evaluation.accuracy_on_votes(logits[0::2], logits[1::2])
 
 
 def validate_probe(

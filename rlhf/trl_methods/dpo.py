@@ -55,6 +55,7 @@ def train(
     pairs: Sequence[PreferencePair],
     config: DPOConfig,
     *,
+    reference: str | None = None,
     seed: int,
     scratch: Path,
     on_progress: Work,
@@ -75,7 +76,7 @@ def train(
     def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         trainer = _Trainer(
             model=policy,
-            ref_model=Policy(backbone, None),
+            ref_model=Policy(backbone, reference, trained=False),
             args=training_args,
             train_dataset=Dataset.from_list(rows(backbone, pairs)),
             processing_class=processing_class(backbone),

@@ -54,6 +54,7 @@ def train(
     config: GroupConfig,
     sampling: Sampling,
     *,
+    reference: str | None = None,
     seed: int,
     scratch: Path,
     on_progress: Work,
@@ -99,7 +100,7 @@ def train(
         )
         trainer.beta = config.kl_coef
         if config.kl_coef:
-            trainer.ref_model = Policy(backbone, None)
+            trainer.ref_model = Policy(backbone, reference, trained=False)
             add_fused_lm_head(trainer.ref_model, temperature=sampling.temperature)
         built: Trainer = trainer
         return built

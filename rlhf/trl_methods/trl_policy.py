@@ -40,16 +40,16 @@ LogCallback = Callable[[int, Mapping[str, float]], None]
 
 
 class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
-    """The backbone with one adapter as a transformers model; without an adapter it is the reference.
+    """The backbone with one adapter, or none, as a transformers model: the policy that is trained, or the reference that is not.
 
     TRL takes its hidden states and multiplies them by the output embedding itself, only where it needs a log-probability.
     """
 
     base_model_prefix = "inner_model"
 
-    def __init__(self, backbone: Backbone, adapter: str | None, *, seed: int = 0, on_progress: Work = NO_PROGRESS):
+    def __init__(self, backbone: Backbone, adapter: str | None, *, trained: bool = True, seed: int = 0, on_progress: Work = NO_PROGRESS):
         super().__init__(wrapper_config(backbone))
-        self.inner_model = _HiddenStateModel(backbone, adapter)
+        self.inner_model = _HiddenStateModel(backbone, adapter, trained=trained)
         self.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it without types
             eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_id
         )
@@ -88,10 +88,10 @@ class _HiddenStateModel(nn.Module):
 
     backbone: Backbone
 
-    def __init__(self, backbone: Backbone, adapter: str | None):
+    def __init__(self, backbone: Backbone, adapter: str | None, *, trained: bool):
         super().__init__()
         self.adapter = adapter
-        if adapter is not None:
+        if adapter is not None and trained:
             # Registered, so that the trainer's optimiser finds the adapter's weights in it.
             self.model = backbone.trained_module(adapter)
         # Not a submodule: the backbone is shared.

@@ -21,6 +21,7 @@ def train(
     config: RoundConfig,
     backbone: Backbone,
     *,
+    reference: str | None,
     pairs: Sequence[PreferencePair],
     demonstrations: Sequence[Demonstration],
     prompts: Sequence[Sequence[Message]],
@@ -29,7 +30,12 @@ def train(
     on_progress: Work,
     log: LogCallback,
 ) -> None:
-    """Trains the adapter POLICY, which must exist. `log` gets each step's metrics under their stored names."""
+    """Trains the adapter POLICY, which must exist.
+
+    Args:
+        reference: the reference's adapter; None for the base. SFT has no reference.
+        log: gets each step's metrics under their stored names.
+    """
 
     on_progress.total(plan.work_units(config, len(pairs), len(demonstrations)))
 
@@ -37,7 +43,9 @@ def train(
         log(update, {f"{config.method}/{name}": value for name, value in logged.items()})
 
     if config.method == "dpo":
-        dpo.train(backbone, pairs, config.dpo, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl)
+        dpo.train(
+            backbone, pairs, config.dpo, reference=reference, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl
+        )
     elif config.method == "sft":
         sft.train(backbone, demonstrations, config.sft, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl)
     else:
@@ -48,6 +56,7 @@ def train(
             RewardShaper(scorer, config.scoring),
             config.group,
             config.sampling.to_sampling(),
+            reference=reference,
             seed=config.seed,
             scratch=scratch,
             on_progress=on_progress,

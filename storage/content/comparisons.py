@@ -172,18 +172,19 @@ def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
     ]
 
 
-def without_simulated_judgment(store: Database, limit: int, *, round_id: int | None = None) -> list[Comparison]:
+def without_simulated_judgment(store: Database, limit: int, *, round_id: int | None = None, deciding: bool = False) -> list[Comparison]:
     """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator.
 
     Args:
-        round_id: only those that help to decide this round; None takes all.
+        round_id: only those that help to decide this round; None takes those that decide no round.
+        deciding: without a round, those that help to decide one too.
     """
     rows = store.rows(
         "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports "
-        f"AND {PROMPT_IN_USE.format('c.prompt_id')} AND (:round IS NULL OR c.round_id = :round) "
+        f"AND {PROMPT_IN_USE.format('c.prompt_id')} AND (c.round_id = :round OR :round IS NULL AND (c.round_id IS NULL OR :deciding)) "
         "AND NOT EXISTS (SELECT 1 FROM active_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT :limit",
-        {"limit": limit, "round": round_id},
+        {"limit": limit, "round": round_id, "deciding": deciding},
     )
     return many(store, [row["id"] for row in rows])
 

@@ -273,6 +273,10 @@ class ProjectSettings:
     """Probability at most of promoting a version that is no better, or rejecting one that is no worse, 0.001 to 0.2."""
     deciding_most: int = 200
     """Comparisons after which a version that was not promoted is rejected, 10 to 5,000."""
+    four_strengths: bool = False
+    """Ask for the strength in four steps for each answer instead of two: much better, better, slightly better, negligibly better."""
+    daily_goal: int = 0
+    """Judgments that each annotator should give on a day, 0 to 1,000; 0 sets no goal."""
 
 
 @dataclass(frozen=True, slots=True)

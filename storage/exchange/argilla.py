@@ -18,6 +18,7 @@ from typing import Any
 
 from storage.core.records import Message
 from storage.exchange import choice_labels, export, sinks
+from storage.exchange.paths import as_list
 from storage.exchange.rows import (
     BadRow,
     Found,
@@ -143,7 +144,13 @@ def _flat_fields(record: Record) -> Record:
     return {name: value for name, value in record.items() if name in names}
 
 
+_FLAT_LIST = re.compile(r"\.responses(?:\.users|\.status)?$")
+
+
 def _flat_responses(record: Record) -> tuple[dict[str, list[Response]], Counter[str]]:
+    # A table of text holds the lists as JSON.
+    lists = [name for name, value in record.items() if _FLAT_LIST.search(name) and isinstance(value, str)]
+    record = {**record, **{name: as_list(record[name], name) for name in lists}} if lists else record
     by_question: dict[str, list[Response]] = {}
     unfinished: Counter[str] = Counter()
     for name, value in record.items():

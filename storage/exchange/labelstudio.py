@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
+from storage.content import comparisons
 from storage.core.records import Message, Strength, Tiers
-from storage.exchange import choice_labels, export, sinks
+from storage.exchange import choice_labels, export, sinks, strict_json
 from storage.exchange.rows import (
     FIRST,
     SECOND,
@@ -35,8 +36,10 @@ from storage.exchange.things import THINGS
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
-SIDE_SUFFIXES = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b"), ("_left", "_right"))
-PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in SIDE_SUFFIXES]
+SERIES = (("left", "right"), "123456789", [f"_{number}" for number in range(1, 10)], "abcdefghi", [f"_{letter}" for letter in "abcdefghi"],
+          ("_left", "_right"))  # fmt: skip
+"""What stands after the stem in the names of answers: of two that were shown side by side, or of more."""
+NAMES = [[stem + suffix for suffix in suffixes] for stem in STEMS for suffixes in SERIES]
 REASONS = ("rationale", "reason", "comment", "explanation", "feedback", "justification", "why")
 ITEM_TEXTS = ("body", "text", "html", "title")
 MIN_FIELDS = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time")
@@ -107,14 +110,14 @@ def read(record: Record) -> Iterator[Found]:
 
 def _minimal(record: Record) -> Iterator[Found]:
     """A row of JSON-MIN: the data and what one annotation says of it side by side."""
-    data = {name: value for name, value in record.items() if name not in MIN_FIELDS}
+    data = {name: _of_cell(value) for name, value in record.items() if name not in MIN_FIELDS}
     results: list[Record] = []
     for name, value in data.items():
         # Only choices and texts stand without a list around them.
         if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], dict):
             value = value[0]
-        if isinstance(value, dict) and (kind := next((kind for kind in ("choices", "selected", "ranker") if kind in value), None)):
-            said = record[name] if isinstance(record[name], dict) else record[name][0]
+        if isinstance(value, dict) and (kind := next((kind for kind in RESULT_KINDS if kind in value), None)):
+            said = value if isinstance(record[name], str) else record[name] if isinstance(record[name], dict) else record[name][0]
             results.append({"type": {"selected": "pairwise"}.get(kind, kind), "from_name": name, "value": said})
     answers = _answers(record, results, {name: value for name, value in data.items() if isinstance(value, (str, list))})
     for name, value in data.items():
@@ -129,6 +132,25 @@ def _minimal(record: Record) -> Iterator[Found]:
         yield Left("annotations without a verdict")
     votes = () if opinion.tiers is None else (_vote(record, opinion, record.get("annotator"), answers),)
     yield NewComparison(_prompt(record, answers.names), answers.texts, answers.models, votes)
+
+
+RESULT_KINDS = ("choices", "selected", "ranker")
+
+
+def _of_cell(value: Any) -> Any:
+    """The result, or the items of a ranker, that a cell of CSV holds as JSON; any other value as it is."""
+    if not isinstance(value, str) or not value.startswith(("{", "[")):
+        return value
+    try:
+        found = strict_json.decode(value)
+    except (ValueError, RecursionError):
+        return value
+    is_result = isinstance(found, dict) and any(kind in found for kind in RESULT_KINDS)
+    return found if is_result or _are_items(found) else value
+
+
+def _are_items(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(item, dict) and "id" in item for item in value)
 
 
 def _results(annotation: Record) -> list[Record]:
@@ -251,18 +273,16 @@ def _answers(data: Record, results: Sequence[Record], candidates: Mapping[str, A
     fields = data if candidates is None else candidates
     if listed := _listed(data, fields):
         return listed
-    left, right = _sides(fields, results)
-    models = (name_of(data.get(f"{left}_model")), name_of(data.get(f"{right}_model")))
-    return Answers((left, right), (data[left], data[right]), models, True)
+    names = _named(fields, results)
+    models = tuple(name_of(data.get(f"{name}_model")) for name in names)
+    return Answers(names, tuple(data[name] for name in names), models, len(names) == 2)
 
 
 def _listed(data: Record, fields: Mapping[str, Any]) -> Answers | None:
     """The items of the field that is a list of objects with an id, for a Ranker."""
     for field, value in fields.items():
-        if field in PROMPT_FIELDS or not isinstance(value, (list, tuple)) or len(value) < 2:
-            continue
-        if all(isinstance(item, dict) and "id" in item for item in value):
-            items = data[field]
+        if field not in PROMPT_FIELDS and _are_items(value):
+            items = value if isinstance(data[field], str) else data[field]
             return Answers(
                 tuple(str(item["id"]) for item in items),
                 tuple(_item_text(item) for item in items),
@@ -278,11 +298,14 @@ def _item_text(item: Record) -> Any:
     return next((item[name] for name in named if item[name]), item[named[0]] if named else None)
 
 
-def _sides(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, str]:
+def _named(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, ...]:
+    """The fields of the answers: left and right, or more where nobody was asked for a side."""
     texts = [name for name, value in data.items() if isinstance(value, str)]
-    for left, right in PAIRS:
-        if left in texts and right in texts:
-            return left, right
+    most = 2 if any(result.get("type") == "pairwise" for result in results) else comparisons.MOST
+    for series in NAMES:
+        there = tuple(takewhile(texts.__contains__, series))
+        if len(there) > 1:
+            return there[:most]
     for result in results:
         named = [name.strip() for name in str(result.get("to_name", "")).split(",")]
         if len(named) == 2 and all(name in texts for name in named):

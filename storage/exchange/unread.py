@@ -57,7 +57,7 @@ def parts(record: Record, known: Collection[str]) -> list[str]:
 
 def names_answers(name: str) -> bool:
     """Whether a list of this name holds answers."""
-    return bool(_words(name) & _ANSWERS)
+    return bool(_words(name) & (_ANSWERS | {"choice"}))
 
 
 def _words(name: str) -> set[str]:
@@ -68,6 +68,9 @@ def _words(name: str) -> set[str]:
 
 def _are_several(value: Any) -> bool:
     """Whether a value is a list of answers. A list of texts may be several references, if its name is in the plural."""
+    if isinstance(value, dict):
+        # As `datasets` holds a list of objects: each of their fields a list.
+        return any(isinstance(items, list) and len(items) > 1 and _words(name) & (_VERDICTS | _MARKS) for name, items in value.items())
     return isinstance(value, (list, tuple)) and len(value) > 1 and all(isinstance(item, dict) for item in value)
 
 

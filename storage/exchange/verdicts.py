@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from storage.core.records import Strength, Tiers
 from storage.exchange.field_maps import LETTER_OUTCOMES, SIDES_KNOWN, FieldMap, Outcome
-from storage.exchange.paths import find, first, has, name_at, per_answer
+from storage.exchange.paths import find, first, has, name_at, per_answer, untracked
 from storage.exchange.rows import FIRST, BadRow, Found, Left, Record, Vote, by_rank, by_score, number_of, timestamp
 
 
@@ -31,7 +31,16 @@ def votes_of(fields: FieldMap, record: Record, models: Sequence[str | None], lef
     if outcome is not None:
         yield _vote(fields, record, tiers_of(outcome, number), all_bad=outcome == "both_bad")
     elif (value := first(fields.winner, record)) is not None:
+        _check_agreement(fields, record, models)
         yield from _decided(fields, record, value, models, left)
+
+
+def _check_agreement(fields: FieldMap, record: Record, models: Sequence[str | None]) -> None:
+    """Raises BadRow if two usual names of a verdict say different things; what says nothing of the answers is another field."""
+    said = {path: outcome_of(fields, untracked(record).get(path), models) for path in fields.winner if has(record, path)}
+    clear = {path: outcome for path, outcome in said.items() if outcome is not None}
+    if len(set(clear.values())) > 1:
+        raise BadRow(f"{' and '.join(clear)} say different things: say which is the verdict, --map winner=FIELD")
 
 
 def _decided(

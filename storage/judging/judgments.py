@@ -365,10 +365,24 @@ def _is_superseded(store: Database, judgment: Judgment) -> bool:
     return bool(store.value("SELECT 1 FROM judgments WHERE supersedes = ?", [judgment.id]))
 
 
-def skips(store: Database, annotator_id: int) -> int:
-    """How many of the annotator's active judgments are skips; `Annotator.judged` includes them."""
-    count: int = store.value("SELECT count(*) FROM active_judgments WHERE annotator_id = ? AND verdict = 'skip'", [annotator_id])
-    return count
+@dataclass(frozen=True, slots=True)
+class Given:
+    """How many judgments an annotator has given."""
+
+    ranks: int
+    skips: int
+
+
+def given_since(store: Database, annotator_id: int, moment: str) -> Given:
+    """The annotator's active judgments of this moment and later; a correction is of its own time."""
+    # The plus keeps SQLite from reading all judgments of the annotator: those of everybody since the moment are fewer.
+    row = store.row(
+        "SELECT coalesce(sum(verdict = 'rank'), 0), coalesce(sum(verdict = 'skip'), 0) FROM active_judgments "
+        "WHERE +annotator_id = ? AND created_at >= ?",
+        [annotator_id, moment],
+    )
+    assert row is not None
+    return Given(*row)
 
 
 def is_judged(store: Database, presentation: Presentation) -> bool:

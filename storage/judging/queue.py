@@ -257,8 +257,20 @@ def least_waiting(store: Database, at_most: int) -> int:
     recent = window(minutes=ACTIVE_MINUTES)
     rows = store.rows("SELECT DISTINCT annotator_id FROM queue_cursors WHERE requested_at BETWEEN ? AND ?", recent).fetchall()
     active = [row["annotator_id"] for row in rows] or [NO_ANNOTATOR]
-    remaining = f"SELECT count(*) FROM ({REMAINING} LIMIT :at_most)"
-    return min(int(store.value(remaining, {"annotator": annotator_id, "at_most": at_most})) for annotator_id in active)
+    return min(_remaining(store, annotator_id, at_most) for annotator_id in active)
+
+
+def waiting(store: Database, annotator_id: int, at_most: int) -> int:
+    """Number of comparisons that this annotator can still judge, besides the one on their page, counted up to `at_most`.
+
+    After an undo that is the one which was on the page before, too: it stays leased to them.
+    """
+    leased = int(store.value("SELECT count(*) FROM leases WHERE annotator_id = ? AND ended_at IS NULL", [annotator_id]))
+    return min(_remaining(store, annotator_id, at_most) + max(leased - 1, 0), at_most)
+
+
+def _remaining(store: Database, annotator_id: int, at_most: int) -> int:
+    return int(store.value(f"SELECT count(*) FROM ({REMAINING} LIMIT :at_most)", {"annotator": annotator_id, "at_most": at_most}))
 
 
 def _choose(store: Database, annotator_id: int, project: Project, rng: random.Random) -> tuple[Comparison, Presentation] | None:

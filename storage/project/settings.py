@@ -16,6 +16,7 @@ MAX_NEW_SHARE = 0.9
 """Largest `base_share` and `deciding_share`: some new comparisons are always two samples of the current policy."""
 MIN_ERROR, MAX_ERROR = 0.001, 0.2
 MIN_DECIDING, MAX_DECIDING = 10, 5_000
+MAX_DAILY_GOAL = 1_000
 
 MIN_TEXT_LIMIT, MAX_TEXT_LIMIT = 1_000, 10_000_000
 """Bounds of the setting `text_max_chars`, the longest text that an import accepts, in characters."""
@@ -25,6 +26,7 @@ NO_SYSTEM_ROLE = "the chat template has no system role"
 
 _INTEGER_FIELDS = (
     "overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars", "deciding_annotators", "deciding_most",
+    "daily_goal",
 )  # fmt: skip
 
 _SHARES = {
@@ -103,8 +105,11 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"the highest rating must be 2 to 10, not {settings.aspect_scale}"
     if settings.rationale not in ("off", "optional", "required"):
         return f"rationale must be off, optional or required, not {settings.rationale!r}"
-    if type(settings.fold_system) is not bool:
-        return f"fold_system must be true or false, not {settings.fold_system!r}"
+    for name in ("fold_system", "four_strengths"):
+        if type(getattr(settings, name)) is not bool:
+            return f"{name} must be true or false, not {getattr(settings, name)!r}"
+    if not 0 <= settings.daily_goal <= MAX_DAILY_GOAL:
+        return f"the daily goal must be 0 to {MAX_DAILY_GOAL} judgments, not {settings.daily_goal}"
     if settings.starters not in ("auto", "on", "off"):
         return f"starters must be auto, on or off, not {settings.starters!r}"
     if not 1 <= settings.rationale_min_chars <= 2000:

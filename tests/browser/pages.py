@@ -72,9 +72,12 @@ def open_tab(page: Page, name: str) -> None:
 class ComparePage:
     """The Compare page."""
 
-    def __init__(self, page: Page, url: str):
+    def __init__(self, page: Page, url: str, *, first_visit: bool = False):
+        """Opens the page. Without `first_visit` the browser remembers that the practice comparison was done."""
         self.page = page
         self.root = page.get_by_test_id("compare")
+        if not first_visit:
+            page.add_init_script("localStorage.setItem('rankloop.practice', 'done')")
         page.goto(url)
 
     def by(self, test_id: str) -> Locator:
@@ -92,9 +95,9 @@ class ComparePage:
         return [self.by(slot).locator(".rl-text").inner_text() for slot in ANSWER_SLOTS]
 
     def count(self) -> int:
+        """The judgments that the page counts today, judged ones and skipped ones together."""
         text = self.by("judged-count").inner_text()
-        # Judged ones and skipped ones together, as the store counts judgments.
-        return sum(int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:judged|skipped)", text))
+        return sum(int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:of [\d,]+ )?(?:today|skipped)", text))
 
     def press(self, *keys: str) -> None:
         for key in keys:

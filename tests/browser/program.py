@@ -21,10 +21,12 @@ from itertools import count, cycle
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import psutil
 
+from feedback_ui.judging import compare
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, now
@@ -73,9 +75,9 @@ class Program:
         self.process: subprocess.Popen | None = None
         self.url = ""
 
-    def start(self) -> Program:
-        """Starts it, and waits until it serves. A second start is a restart over the same folder."""
-        port = free_port()
+    def start(self, *, at: str | None = None) -> Program:
+        """Starts it, and waits until it serves. A second start is a restart over the same folder, at its old address if it is given."""
+        port = urlsplit(at).port if at else free_port()
         self.url = f"http://{HOST}:{port}"
         command = [
             sys.executable, "launch.py", "serve", "--data", str(self.folder.root), "--model", str(self.model), "--port", str(port),
@@ -143,8 +145,8 @@ class Program:
 
     # ---- what is in its store
 
-    def put_in(self, *answers: str, question: str | None = None, before: Sequence[Message] = ()) -> Comparison:
-        """A comparison of two or more answers, each from a model whose name must not be shown."""
+    def put_in(self, *answers: str, question: str | None = None, before: Sequence[Message] = (), cut_off: Sequence[str] = ()) -> Comparison:
+        """A comparison of two or more answers, each from a model whose name must not be shown; some of them reached their limit."""
         question = question or f"Question {comparison_numbers()}?"
         messages = (*before, {"role": "user", "content": question})
         prompts.add(self.store, [prompts.NewPrompt(messages, split="train")], source="test")
@@ -152,7 +154,7 @@ class Program:
         ids = [
             completions.add(
                 self.store, prompt_id=prompt.id, policy_version_id=policy_id, text=text, sampling=Sampling(), seed=0,
-                finish_reason="stop", latency_s=0.1,
+                finish_reason="length" if text in cut_off else "stop", latency_s=0.1,
             )
             for policy_id, text in zip(cycle(self._secret_policies(prompt.id)), answers, strict=False)
         ]  # fmt: skip
@@ -184,6 +186,11 @@ class Program:
 
     def judged(self) -> int:
         return annotators.ensure(self.store, "local").judged
+
+    def judged_today(self) -> int:
+        """As `judged`, since midnight in the browser's time zone, which is UTC in the tests."""
+        given = judgments.given_since(self.store, annotators.ensure(self.store, "local").id, compare.midnight(0))
+        return given.ranks + given.skips
 
     def last_judgment(self) -> Judgment:
         row = dict(self.store.row("SELECT * FROM active_judgments ORDER BY id DESC LIMIT 1"))

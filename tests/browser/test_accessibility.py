@@ -53,7 +53,7 @@ def test_two_answers(program, project, look):
     guidelines.publish(program.store, "Prefer what is **true**.\n\n- And short.", None)
     turns = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
     conversation = [{"role": role, "content": content} for role, content in turns]
-    program.put_in("A **good** answer.\n\n1. One\n2. Two", "A `bad` one.", before=conversation)
+    program.put_in("A **good** answer.\n\n1. One\n2. Two", "A `bad` one.", before=conversation, cut_off=["A `bad` one."])
     compare = ComparePage(page, program.url + query)
     compare.ready()
     results = {"ready": violations(page)}

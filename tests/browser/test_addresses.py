@@ -62,7 +62,7 @@ def test_a_judgment_that_is_open_has_an_address(program, page):
     compare = ComparePage(page, program.url)
     compare.ready()
     compare.press("a")
-    expect(compare.by("judged-count")).to_contain_text("judged")
+    expect(compare.by("judged-count")).to_contain_text("today")
     history = HistoryPage(page)
     history.open(0)
     url = page.url

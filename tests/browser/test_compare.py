@@ -34,14 +34,25 @@ def test_the_chosen_answer_is_stored_as_the_better_one(program, compare):
         saved = program.last_judgment()
         assert saved.presentation_id == program.presentation_of(shown)
         assert saved.tiers == ((in_order[slot][0],), (in_order[1 - slot][0],))
-        assert compare.count() == program.judged() == before + 1
+        assert program.judged() == before + 1
+        assert compare.count() == program.judged_today()
+
+
+TWO_STEPS, FOUR_STEPS = {"four_strengths": False}, {"four_strengths": True}
 
 
 @pytest.mark.parametrize(
-    ("key", "slot", "strength"),
-    [("1", 0, "significantly"), ("4", 0, "negligibly"), ("a", 0, "better"), ("5", None, None), ("7", 1, "slightly")],
-)
-def test_one_key_chooses_the_answer_and_the_strength(program, compare, key, slot, strength):
+    ("settings", "key", "slot", "strength"),
+    [
+        (TWO_STEPS, "1", 0, "significantly"), (TWO_STEPS, "2", 0, "better"), (TWO_STEPS, "3", None, None), (TWO_STEPS, "4", 1, "better"),
+        (TWO_STEPS, "5", 1, "significantly"), (TWO_STEPS, "a", 0, "better"),
+        (FOUR_STEPS, "1", 0, "significantly"), (FOUR_STEPS, "4", 0, "negligibly"), (FOUR_STEPS, "a", 0, "better"),
+        (FOUR_STEPS, "5", None, None), (FOUR_STEPS, "7", 1, "slightly"),
+    ],
+)  # fmt: skip
+def test_one_key_chooses_the_answer_and_the_strength(program, project, compare, settings, key, slot, strength):
+    project(**settings)
+    compare.page.reload()
     order = [completion_id for completion_id, _ in program.texts_in_order(compare.ready())]
     compare.judge(key=key)
     saved = program.last_judgment()
@@ -49,11 +60,51 @@ def test_one_key_chooses_the_answer_and_the_strength(program, compare, key, slot
     assert saved.tiers == (((order[slot],), (order[1 - slot],)) if slot is not None else (tuple(order),))
 
 
-def test_one_click_chooses_the_answer_and_the_strength(program, compare):
+def test_one_click_chooses_the_answer_and_the_strength(program, project, compare):
+    project(**FOUR_STEPS)
+    compare.page.reload()
     compare.judge(button="choose-b-slightly")
     assert program.last_judgment().strength == "slightly"
     compare.judge(button="choose-a")
     assert program.last_judgment().strength == "better"
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"strength": False}, ["A is better", "Tie", "B is better"]),
+        (TWO_STEPS, ["A is much better", "A is better", "Tie", "B is better", "B is much better"]),
+        (
+            FOUR_STEPS,
+            ["Much better", "Better", "Slightly", "Negligibly", "Tie", "Negligibly", "Slightly", "Better", "Much better"],
+        ),
+    ],
+)
+def test_the_question_stands_above_a_scale_from_a_to_b(project, compare, settings, scale):
+    project(**settings)
+    compare.page.reload()
+    compare.ready()
+    question = compare.by("question")
+    expect(question).to_have_text("Which answer is better?")
+    buttons = compare.root.locator(".rl-strength-scale button > span")
+    assert buttons.all_inner_texts() == scale
+    places = [button.bounding_box() for button in buttons.all()]
+    assert [place["x"] for place in places] == sorted(place["x"] for place in places)
+    above = question.bounding_box()
+    assert all(above["y"] + above["height"] <= place["y"] for place in places)
+
+
+def test_an_answer_that_reached_its_limit_says_so_at_its_end(program, page):
+    program.put_in("It rises because", "It rises because of yeast.", cut_off=["It rises because"])
+    compare = ComparePage(page, program.url)
+    compare.ready()
+    cut = compare.answers().index("It rises because")
+    for slot, name in enumerate(("answer-a", "answer-b")):
+        mark = compare.by(name).get_by_test_id("cut-off")
+        expect(mark).to_have_count(1 if slot == cut else 0)
+        if slot == cut:
+            expect(mark).to_have_text("Cut off here, at the length limit")
+            assert mark.bounding_box()["y"] >= compare.by(name).locator(".rl-text").bounding_box()["y"]
 
 
 def test_without_strength_two_is_the_second_answer(program, project, page):
@@ -93,9 +144,37 @@ def test_undo_brings_the_same_comparison_back_in_the_same_order(program, compare
     compare.judge(button="choose-a")
     assert compare.judge(key="u") == shown
     assert compare.answers() == answers
-    assert compare.count() == program.judged() == before
+    assert program.judged() == before
+    assert compare.count() == program.judged_today()
     compare.judge(button="choose-b")
     assert program.last_judgment().presentation_id == program.presentation_of(shown)
+
+
+def test_an_undo_marks_the_choice_and_says_what_was_undone(program, compare):
+    shown = compare.ready()
+    compare.judge(button="choose-b-significantly")
+    # Also in a tab that has no draft of it.
+    compare.page.evaluate("sessionStorage.clear()")
+    compare.page.reload()
+    assert compare.judge(key="u") == shown
+    expect(compare.by("saved-note")).to_have_text("· Undone: B is much better")
+    expect(compare.by("choose-b-significantly")).to_have_attribute("aria-pressed", "true")
+    expect(compare.root.locator("[aria-pressed=true]")).to_have_count(1)
+    expect(compare.by("live")).to_contain_text("Undone: B is much better")
+    compare.judge(key="t")
+    expect(compare.root.locator("[aria-pressed=true]")).to_have_count(0)
+
+
+def test_progress_counts_the_day_and_what_waits(program, project, compare):
+    project(daily_goal=500)
+    compare.page.reload()
+    compare.ready()
+    count = compare.by("judged-count")
+    expect(count).to_have_text(re.compile(r"^[\d,]+ of 500 today( · [\d,]+ skipped)? · 4 waiting$"))
+    compare.judge(key="1")
+    expect(count).to_have_text(re.compile(r" · 3 waiting$"))
+    compare.judge(key="u")
+    expect(count).to_have_text(re.compile(r" · 4 waiting$"))
 
 
 def test_a_reload_shows_the_same_comparison(compare):
@@ -117,14 +196,15 @@ def test_a_lost_reply_is_sent_again_and_counts_once(program, compare):
         return route.continue_()
 
     compare.page.route(re.compile("component_server"), lose)
+    shown = compare.presentation()
     compare.by("choose-a").click()
-    expect(compare.by("problem")).to_contain_text("A is better")
-    expect(compare.by("retry")).to_be_focused()
-    assert program.judged() == before + 1
-    compare.by("retry").click()
+    # Nobody sends it again: the page does by itself.
+    expect(compare.root).not_to_have_attribute("data-presentation", shown)
     compare.ready()
+    assert lost
+    expect(compare.by("problem")).to_be_hidden()
     assert program.judged() == before + 1
-    assert compare.count() == before + 1
+    assert compare.count() == program.judged_today()
 
 
 def test_a_stale_tab_says_what_the_store_has_and_leads_to_its_correction(program, compare):

@@ -53,15 +53,15 @@ def test_judgments_are_searched_filtered_and_corrected(program, add_judgment, pa
     form = history.open(0)
     expect(form.get_by_test_id("before")).to_contain_text("A is better")
     expect(form.get_by_test_id("rationale")).to_have_value("Crusty")
-    page.keyboard.press("7")
-    expect(form.get_by_test_id("choose-b-slightly")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("5")
+    expect(form.get_by_test_id("choose-b-significantly")).to_have_attribute("aria-pressed", "true")
     assert judgments.get(program.store, first).counts
     page.keyboard.press("Control+Enter")
-    expect(history.rows().nth(0)).to_contain_text("B is slightly better")
+    expect(history.rows().nth(0)).to_contain_text("B is much better")
     expect(history.rows().nth(0)).to_contain_text("corrected")
     expect(history.rows().nth(0).get_by_role("button")).to_be_focused()
     corrected = program.last_judgment()
-    assert (corrected.supersedes, corrected.strength, corrected.rationale) == (first, "slightly", "Crusty")
+    assert (corrected.supersedes, corrected.strength, corrected.rationale) == (first, "significantly", "Crusty")
     assert not judgments.get(program.store, first).counts
     assert corrected.tiers == judgments.get(program.store, first).tiers[::-1]
 
@@ -111,7 +111,7 @@ def test_the_page_is_blind_and_keys_do_nothing_on_a_hidden_page(program, add_jud
     judged = program.judged()
     page.keyboard.press("1")
     page.keyboard.press("Control+Enter")
-    expect(history.rows().nth(0)).to_contain_text("A is significantly better")
+    expect(history.rows().nth(0)).to_contain_text("A is much better")
     assert program.judged() == judged
     texts = [reply.text() for reply in replies] + [page.content()]
     assert len(texts) > 4

@@ -45,6 +45,51 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
     assert json.loads(program.store.row("SELECT tiers FROM judgments ORDER BY id LIMIT 1 OFFSET 1")[0]) == [[better], [worse]]
 
 
+def test_a_judgment_is_sent_by_itself_when_the_server_is_back(new_program, page):
+    program = new_program()
+    for i in range(3):
+        program.put_in(f"First {i}.", f"Second {i}.")
+    url = program.start().url
+    compare = ComparePage(page, url)
+    shown = compare.ready()
+    program.kill()
+    compare.by("choose-b").click()
+    expect(compare.by("problem")).to_contain_text("Not saved yet: the server does not answer. Your choice (B is better)")
+    expect(compare.by("retry")).to_be_focused()
+    assert program.judged() == 0
+    program.start(at=url)
+    # Nobody presses anything.
+    expect(compare.root).not_to_have_attribute("data-presentation", shown)
+    compare.ready()
+    expect(compare.by("problem")).to_be_hidden()
+    better, worse = (program.texts_in_order(shown)[slot][0] for slot in (1, 0))
+    assert (program.judged(), program.last_judgment().tiers) == (1, ((better,), (worse,)))
+    compare.judge(key="a")
+    assert program.judged() == 2
+
+
+def test_a_judgment_that_was_not_sent_survives_a_reload_and_is_saved_once(new_program, page):
+    program = new_program()
+    for i in range(3):
+        program.put_in(f"First {i}.", f"Second {i}.")
+    url = program.start().url
+    compare = ComparePage(page, url)
+    shown = compare.ready()
+    program.kill()
+    compare.by("choose-a").click()
+    expect(compare.by("problem")).to_be_visible()
+    # The tab is closed and opened again, with its session.
+    page.goto("about:blank")
+    program.start(at=url)
+    page.goto(url)
+    expect(compare.root).not_to_have_attribute("data-presentation", shown)
+    compare.ready()
+    assert (program.judged(), compare.presentation() == shown) == (1, False)
+    page.reload()
+    compare.ready()
+    assert program.judged() == 1
+
+
 def test_a_judgment_is_not_acknowledged_after_the_database_file_was_deleted(new_program, page):
     """All judgments acknowledged before are in the rescue copy, and can be restored from it."""
     program = new_program()

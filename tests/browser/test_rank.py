@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
+from feedback_ui.judging.compare import midnight
 from storage.judging import judgments
 from storage.people import annotators
 from tests.browser.pages import ComparePage
@@ -26,8 +27,8 @@ def in_slots(program, saved):
 
 def saved_as(program, compare, *, partial=False):
     """Waits for the next comparison; the tiers that were stored, as numbers of answers."""
-    skips = judgments.skips(program.store, annotators.ensure(program.store, "local").id)
-    expect(compare.by("judged-count")).to_contain_text(f"{program.judged() - skips} judged")
+    today = judgments.given_since(program.store, annotators.ensure(program.store, "local").id, midnight(0))
+    expect(compare.by("judged-count")).to_contain_text(f"{today.ranks} today")
     saved = program.last_judgment()
     assert (saved.verdict, bool(saved.partial), saved.strength) == ("rank", partial, None)
     return in_slots(program, saved)

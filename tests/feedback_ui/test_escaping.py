@@ -51,7 +51,7 @@ from rlhf.analysis.round_story import Made, Story
 from rlhf.analysis.sequential_test import assess
 from rlhf.analysis.style import StyleEffect
 from rlhf.analysis.validation import Validation
-from rlhf.analysis.version_card import Limit, VersionCard
+from rlhf.analysis.version_card import Limit, Outcome, VersionCard
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import SnapshotManifest
 from rlhf.data.reliability import AnnotatorReliability
@@ -179,7 +179,8 @@ def a_card(text):
     version = filled(PolicyVersion, text)
     limits = (Limit("unread", {"problem": text}), Limit("few_pairs", {"pairs": 3}))
     data, result = filled(SnapshotManifest, text), filled(RoundResult, text)
-    return VersionCard(version, text, text, text, a_run(text, versions={text: text}), RoundConfig(seed=3), data, result, limits)
+    outcome = Outcome("promoted", "person", text, text, "2026-11-02T10:00:00.000+00:00")
+    return VersionCard(version, text, text, text, a_run(text, versions={text: text}), RoundConfig(seed=3), data, result, limits, outcome)
 
 
 ASSESSED = assess([1.0, 0.0, 0.5])
@@ -343,6 +344,7 @@ CASES = {
     "versions_view.card": lambda t, w: versions_view.card(w, a_card(t)),
     "versions_view.data": lambda t, w: versions_view.data(w, a_card(t)),
     "versions_view.measured": lambda t, w: versions_view.measured(w, a_card(t)),
+    "versions_view.decision": lambda t, w: versions_view.decision(w, a_card(t)),
     "versions_view.lineage": lambda t, w: versions_view.lineage(w, a_card(t)),
     "versions_view.with_missing": lambda t, w: versions_view.with_missing(w, versions_view.none_yet(w), t),
     "visitor.line": lambda t, w: visitor.line(w, Visitor(filled(Annotator, t), frozenset(("lead",)), True)),

@@ -54,6 +54,7 @@ def test_every_single_option_reaches_its_own_field():
         "ppo-value-init": "reward",
         "ppo-keep": "best",
         "method": "grpo",
+        "policy-start": "current",
         "group-minibatch-size": 8,
         "adapter-kind": "dora",
         "reward-adapter-kind": "ia3",
@@ -73,6 +74,7 @@ def test_every_single_option_reaches_its_own_field():
         "reward-ties": "davidson",
         "reward-strength": "margin",
         "reward-rankings": "plackett-luce",
+        "reward-model-weight": 0.5,
     }
     for option in options(start):
         value = others.get(option.name, option.default * 2 if option.default else option.type(3))

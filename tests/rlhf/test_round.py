@@ -6,9 +6,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 from learning import Judged
 from rounds import ended, run, steps
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from waiting import until
 
 from rlhf.models.backbone import Backbone
@@ -36,6 +38,11 @@ def metrics_of(jobs, run_id):
     metrics = [m for m in runs.metrics(jobs.store, run_id) if not m.name.startswith("time/")]
     adapter = (jobs.folder.run(run_id) / "policy" / "adapter_model.safetensors").read_bytes()
     return result, metrics, runs.samples(jobs.store, run_id), done.snapshot, adapter
+
+
+def promote(store, done):
+    version = policies.by_name(store, done.result["policy_version"])
+    rounds.decide(store, version, "promoted", decided_by="person", reason="It is better.")
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +199,48 @@ def test_a_round_that_was_killed_anywhere_ends_with_the_figures_of_an_unbroken_o
     assert metrics_of(jobs, broken) == unbroken
     folder = {f.name for f in judged.folder.run(broken).iterdir()}
     assert not {n for n in folder if n.endswith((".part", ".old"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ppo", "dpo", "grpo"])
+def test_the_next_round_begins_at_the_promoted_version_and_is_held_to_it(judged, jobs, method):
+    """Without a step size nothing moves from where the round began."""
+    first = run(jobs, jobs.create(judged.config(seed=3, ppo_learning_rate=0.05)).id)
+    promote(judged.store, first)
+    still = {f"{name}_learning_rate": 0.0 for name in ("ppo", "dpo", "group")}
+    second = run(jobs, jobs.create(judged.config(seed=4, method=method, policy_start="current", **still)).id)
+    weights = [load_file(judged.folder.run(one.id) / "policy" / "adapter_model.safetensors") for one in (first, second)]
+    assert weights[0].keys() == weights[1].keys() and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert second.result["started_from"] == first.result["policy_version"]
+    assert second.result["kl_to_start"] == pytest.approx(0, abs=1e-4) and second.result["kl"] > 0.01
+    assert "started_from" not in first.result and "kl_to_start" not in first.result
+    card = (judged.folder.run(second.id) / "policy" / "README.md").read_text()
+    assert f"began at: `{first.result['policy_version']}`" in card
+
+
+@pytest.mark.slow
+def test_a_round_that_began_at_a_version_resumes_there_to_the_same_bits(judged, jobs, monkeypatch):
+    promote(judged.store, run(jobs, jobs.create(judged.config(seed=3, ppo_learning_rate=0.05)).id))
+    options = {"seed": 4, "policy_start": "current", "ppo_learning_rate": 0.05}
+    whole = run(jobs, jobs.create(judged.config(**options)).id)
+    broken = jobs.create(judged.config(**options)).id
+    saves = []
+
+    def save(trainer, folder, real=PPO.save):
+        real(trainer, folder)
+        saves.append(folder)
+        if len(saves) == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(PPO, "save", save)
+        run(jobs, broken)
+    runs.finish(judged.store, broken, "lost")
+    # What is promoted meanwhile is where the next round begins, and not this one.
+    promote(judged.store, whole)
+    jobs.requeue(broken)
+    run(jobs, broken)
+    assert metrics_of(jobs, broken) == metrics_of(jobs, whole.id)
 
 
 @pytest.mark.slow

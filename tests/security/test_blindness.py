@@ -220,7 +220,7 @@ def test_whatever_is_sent_is_answered(site, function):
         site.send("Ann", function, value)
         for name in (
             "presentation_id", "judgment_id", "before", "guidelines", "text", "verdict", "flagged", "excluded", "choice", "tiers", "reason",
-            "strength", "aspects", "rationale", "ideal", "flags", "timing",
+            "strength", "aspects", "rationale", "ideal", "flags", "timing", "minutes_east",
         ):  # fmt: skip
             site.send("Ann", function, act(view, "rank", tiers=[[0, 0]]) | {name: value})
         site.send("Ann", function, act(view, "a", ideal={"text": "x", "slot": value}, flags=[{"kind": "unsafe", "slot": value}]))

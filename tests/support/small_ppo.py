@@ -61,6 +61,7 @@ def trainer(
     demonstrations: Sequence[TokenizedExample] = (),
     sampling: SamplingConfig = SAMPLING,
     scoring: ScoringConfig = ScoringConfig(),
+    start: Path | None = None,
 ) -> PPO:
     backbone = Backbone.load(folder, "cpu", "float32")
     scorer = ByteReward()
@@ -68,7 +69,8 @@ def trainer(
         settings = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0)
         backbone.add_adapter(ADAPTER, settings.adapter, seed=9)
         scorer = RewardModel(backbone, settings, seed=9)
-    return PPO(backbone, scorer, PROMPTS, config, adapter, sampling=sampling, scoring=scoring, seed=seed, demonstrations=demonstrations)
+    more = {"sampling": sampling, "scoring": scoring, "seed": seed, "start": start, "demonstrations": demonstrations}
+    return PPO(backbone, scorer, PROMPTS, config, adapter, **more)
 
 
 def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):

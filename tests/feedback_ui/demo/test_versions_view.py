@@ -1,8 +1,10 @@
 """The card of a version, in both languages."""
 
+from dataclasses import replace
+
 from feedback_ui.demo import versions_view
 from feedback_ui.shared.i18n import Translator
-from rlhf.analysis.version_card import Limit, VersionCard
+from rlhf.analysis.version_card import Limit, Outcome, VersionCard
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import SnapshotManifest
 from rlhf.runs.results import Estimate, RoundResult
@@ -46,3 +48,21 @@ def test_a_licence_that_nobody_named_is_a_task():
 def test_newest_first():
     versions = [PolicyVersion(i, f"v{i}", "tuned", "m", None, None, "") for i in (1, 2)]
     assert versions_view.choices(EN, versions) == [("v2 · tuned", "v2"), ("v1 · tuned", "v1")]
+
+
+def test_the_decision_is_told_with_who_and_why():
+    made = Outcome("promoted", "person", "Ann", "It is <b>kinder</b>.", "2026-11-02T10:00:00.000+00:00")
+    html = versions_view.card(EN, replace(card(), outcome=made))
+    assert "<h3>Decision</h3>" in html and "<strong>Promoted</strong> Ann, " in html and "It is &lt;b&gt;kinder&lt;/b&gt;." in html
+    assert "<strong>Rejected</strong> by its guards, " in versions_view.card(
+        EN, replace(card(), outcome=replace(made, key="rejected", by="guards"))
+    )
+    assert "from the command line" in versions_view.card(EN, replace(card(), outcome=replace(made, who=None)))
+    assert "Neither promoted nor rejected yet." in versions_view.card(EN, replace(card(), outcome=Outcome("undecided")))
+    assert "Decision" not in versions_view.card(EN, card())
+
+
+def test_where_training_began_is_part_of_the_lineage():
+    began = replace(card(), result=RoundResult(started_from="Small-r0"))
+    assert "<dt>Training began at</dt><dd><code>Small-r0</code></dd>" in versions_view.card(EN, began)
+    assert "Training began at" not in versions_view.card(EN, card())

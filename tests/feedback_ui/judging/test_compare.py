@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import gradio as gr
@@ -72,7 +73,9 @@ def four(store):
 def test_the_view_is_blind(store, service, local, waiting, project):
     settings.change(store, project, None)
     view = service.next_for(local, EN, {})
-    assert set(view) - {"sources"} == {"state", "presentation_id", "kind", "turns", "answers", "inputs", "count", "guidelines"}
+    assert set(view) - {"sources"} == {
+        "state", "presentation_id", "kind", "turns", "answers", "cut_off", "inputs", "count", "guidelines", "practice",
+    }  # fmt: skip
     assert set(view["inputs"]) == {"strength", "aspects", "scale", "rationale", "min_chars", "ideal", "flags"}
     assert policies.by_name(store, "SecretModel").name not in json.dumps(view)
 
@@ -142,7 +145,7 @@ def test_the_chosen_slot_wins(store, service, local, waiting, choice, slot):
     reply = service.judge(local, EN, act(view, choice))
     assert json.loads(saved(store)[0]["tiers"]) == [[order[slot]], [order[1 - slot]]]
     assert reply["next"]["presentation_id"] != view["presentation_id"]
-    assert reply["next"]["count"] == "1 judged"
+    assert reply["next"]["count"] == "1 today · 0 waiting"
     assert "problem" not in reply
 
 
@@ -232,19 +235,91 @@ def test_undo_brings_the_same_presentation_back(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     service.judge(local, EN, act(view, "a"))
     reply = service.undo(local, EN, {})
-    assert reply["message"] == "Undone"
+    assert reply["message"] == "Undone: A is better"
     assert reply["next"] == view
+    assert (reply["undone"]["choice"], reply["undone"]["strength"]) == ("a", None)
     assert annotators.get(store, local.id).judged == 0
 
 
 def test_skips_are_not_counted_as_judged(store, service, local, waiting):
     view = service.next_for(local, EN, {})
-    assert view["count"] == "Nothing judged yet"
+    assert view["count"] == "0 today · 1 waiting"
     after_skip = service.judge(local, EN, act(view, "skip", "Broken prompt"))["next"]
-    assert (after_skip["count"], service.next_for(local, KO, {})["count"]) == ("0 judged · 1 skipped", "0건 판정함 · 1건 건너뜀")
-    assert service.judge(local, EN, act(after_skip, "a"))["next"]["count"] == "1 judged · 1 skipped"
-    service.undo(local, EN, {})
-    assert service.undo(local, EN, {})["next"]["count"] == "Nothing judged yet"
+    assert after_skip["count"] == "0 today · 1 skipped · 0 waiting"
+    assert service.next_for(local, KO, {})["count"] == "오늘 0건 · 1건 건너뜀 · 0건 대기 중"
+    assert service.judge(local, EN, act(after_skip, "a"))["next"]["count"] == "1 today · 1 skipped · 0 waiting"
+    assert service.undo(local, EN, {})["message"] == "Undone: A is better"
+    reply = service.undo(local, EN, {})
+    assert (reply["message"], reply["next"]["count"]) == ("Undone: Skipped: Broken prompt", "0 today · 1 waiting")
+
+
+def test_the_goal_of_a_day_is_counted_from_the_readers_midnight(store, service, local, waiting):
+    settings.change(store, ProjectSettings(daily_goal=40), None)
+    view = service.next_for(local, EN, {})
+    reply = service.judge(local, EN, act(view, "a"))
+    assert reply["next"]["count"] == "1 of 40 today · 0 waiting"
+    assert service.next_for(local, KO, {})["count"] == "오늘 40건 중 1건 · 0건 대기 중"
+
+
+@pytest.mark.parametrize(
+    ("minutes_east", "began"),
+    [
+        (0, "2026-11-27T00:00:00.000+00:00"), (540, "2026-11-27T15:00:00.000+00:00"), (-300, "2026-11-27T05:00:00.000+00:00"),
+        # Ahead of every time zone there is, and no number.
+        (10**9, "2026-11-27T10:00:00.000+00:00"), (True, "2026-11-27T00:00:00.000+00:00"), ("x", "2026-11-27T00:00:00.000+00:00"),
+        (None, "2026-11-27T00:00:00.000+00:00"),
+    ],
+)  # fmt: skip
+def test_a_day_begins_at_the_readers_midnight(minutes_east, began):
+    assert compare.midnight(minutes_east, datetime(2026, 11, 27, 21, 30, tzinfo=UTC)) == began
+
+
+def test_how_many_wait_is_not_told_where_it_would_give_gold_and_repeats_away(store, service, local, waiting):
+    for share in ({"gold_share": 0.1}, {"repeat_share": 0.1}):
+        settings.change(store, ProjectSettings(**share), None)
+        assert service.next_for(local, EN, {})["count"] == "0 today"
+
+
+@pytest.mark.parametrize(("waiting", "shown"), [(0, "0 waiting"), (100, "100 waiting"), (101, "100+ waiting")])
+def test_a_long_queue_is_counted_up_to_a_limit(waiting, shown):
+    assert judging_view.progress(EN, judgments.Given(1200, 0), waiting=waiting) == f"1,200 today · {shown}"
+
+
+def test_an_answer_that_reached_its_token_limit_is_marked(store, service, local):
+    prompts.add(store, [prompts.NewPrompt(({"role": "user", "content": "Why?"},), split="train")], source="test")
+    (prompt,) = prompts.of_split(store)
+    policy = policies.ensure_base(store, "SecretModel")
+    ids = [
+        completions.add(
+            store, prompt_id=prompt.id, policy_version_id=policy.id, text=f"answer {reason}", sampling=Sampling(), seed=0,
+            finish_reason=reason, latency_s=0.1,
+        )
+        for reason in ("length", "stop")
+    ]  # fmt: skip
+    comparisons.add(store, prompt.id, ids, purpose="collect")
+    view = service.next_for(local, EN, {})
+    assert view["cut_off"] == ["length" in answer for answer in view["answers"]]
+
+
+def test_the_practice_comparison_is_offered_until_something_is_judged(service, local, waiting):
+    view = service.next_for(local, EN, {})
+    assert view["practice"]
+    assert not service.judge(local, EN, act(view, "a"))["next"].get("practice")
+
+
+@pytest.mark.parametrize(("project", "steps"), [({}, 2), ({"four_strengths": True}, 4), ({"strength": False, "four_strengths": True}, 0)])
+def test_the_lead_chooses_the_steps_of_strength(project, steps):
+    assert judging_view.inputs(ProjectSettings(**project))["strength"] == steps
+
+
+def test_an_undo_shows_a_strength_that_the_project_no_longer_asks_for(store, service, local, waiting):
+    settings.change(store, ProjectSettings(four_strengths=True), None)
+    service.judge(local, EN, act(service.next_for(local, EN, {}), "b", strength="slightly", rationale="Shorter."))
+    settings.change(store, ProjectSettings(strength=False), None)
+    reply = service.undo(local, EN, {})
+    assert reply["message"] == "Undone: B is slightly better"
+    assert (reply["undone"]["choice"], reply["undone"]["strength"], reply["undone"]["rationale"]) == ("b", "slightly", "Shorter.")
+    assert (reply["next"]["inputs"]["strength"], reply["next"]["inputs"]["rationale"]) == (4, "optional")
 
 
 def test_undo_with_nothing_to_undo_says_so(service, local, waiting):
@@ -334,7 +409,7 @@ def test_an_error_in_the_queue_does_not_lose_the_judgment(store, service, local,
     monkeypatch.setattr(queue, "next_presentation", broken)
     reply = service.judge(local, EN, act(view, "a"))
     assert len(saved(store)) == 1
-    assert (reply["next"]["state"], reply["next"]["count"]) == ("empty", "1 judged")
+    assert (reply["next"]["state"], reply["next"]["count"]) == ("empty", "1 today")
     assert reply["next"]["note"].startswith("Saved.")
 
 
@@ -356,7 +431,7 @@ def test_a_store_that_cannot_write_leaves_the_page_as_it_is(store, service, loca
 def test_an_empty_queue_shows_the_waiting_time(service, local, server):
     server.fill(20.0)
     view = service.next_for(local, EN, {})
-    assert (view["state"], view["count"]) == ("empty", "Nothing judged yet")
+    assert (view["state"], view["count"]) == ("empty", "0 today · 0 waiting")
     assert view["note"] == "The model is writing new answers: about 20 s. This page updates by itself."
 
 
@@ -372,7 +447,7 @@ def test_a_full_queue_does_not_need_the_server(service, local, server, waiting):
 
 def test_it_speaks_korean(service, local, waiting):
     view = service.next_for(local, KO, {})
-    assert view["count"] == "아직 판정한 것이 없습니다"
+    assert view["count"] == "오늘 0건 · 1건 대기 중"
     assert service.judge(local, KO, act(view, "c"))["problem"].startswith("저장하지 못했습니다.")
 
 
@@ -417,7 +492,7 @@ def test_server_functions_know_who_asks(call, store, local, waiting):
     request = SimpleNamespace(headers={"accept-language": "ko"}, cookies={})
     view = call("next_comparison", {}, request)
     assert call("renew", {"presentation_id": view["presentation_id"]}, request) == {"held": True}
-    assert call("judge", act(view, "a"), request)["next"]["count"] == "1건 판정함"
+    assert call("judge", act(view, "a"), request)["next"]["count"] == "오늘 1건 · 0건 대기 중"
     assert call("undo", None, request)["next"] == view
 
 

@@ -16,10 +16,10 @@ EN = Translator("en")
 
 WITH_ALL = ProjectSettings(overlap=2, gold_share=0.3, repeat_share=0.3, rationale="required", rationale_min_chars=2, ideal_answers=True)
 
-NEXT, RELOAD, SAVE, UNDO, CORRECT = 12, 8, 17, 13, 17
+NEXT, RELOAD, SAVE, UNDO, CORRECT = 12, 8, 17, 18, 17
 """SELECT statements of each act, with gold comparisons and repeats. More of them need a reason.
 
-One of them counts the skips, which the store's count of judgments includes and the page shows apart.
+One of them counts today's judgments. An undo reads the undone judgment's order and, with four, its details, which the form shows again.
 """
 
 ROWS_OF_A_CORRECTION = {

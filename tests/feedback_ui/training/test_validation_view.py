@@ -47,6 +47,18 @@ def test_before_the_validation_the_card_is_a_note_and_old_runs_have_none():
     assert validation_view.details(EN, a_run(), {}, {}) == ""
 
 
+def test_a_reward_model_from_elsewhere_is_told_with_its_agreement():
+    agreement = {"value": 0.684, "low": 0.58, "high": 0.77, "cases": 89}
+    outside = {"name": "<b>sky</b>", "weight": 0.25, "agreement": agreement}
+    html = card(outside=outside)
+    assert "&lt;b&gt;sky&lt;/b&gt; (weight 0.25), prefers what the annotators preferred in 68% of 89 held-out pairs (58% to 77%)." in html
+    assert "may be chance" not in html.split("outside-agreement")[1]
+    low = validation_view.card(EN, a_run(FOUND, outside=outside | {"agreement": agreement | {"low": 0.49}}))
+    assert "That may be chance." in low
+    assert "no held-out pairs to compare" in card(outside={"name": "sky", "weight": 1.0})
+    assert "outside-agreement" not in card()
+
+
 def test_an_accuracy_that_may_be_chance_is_a_warning():
     html = card(accuracy={"value": 0.53, "low": 0.47, "high": 0.59, "pairs": 412, "prompts": 96})
     assert "in 53 of 100 pairs, which may be chance" in html and "rl-warn" in html

@@ -1,5 +1,8 @@
 """The model card, read as the hub's own library reads it."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 from huggingface_hub import ModelCard
 
@@ -8,20 +11,20 @@ from rlhf.config import RoundConfig, with_options
 from rlhf.runs.results import Estimate, RoundResult
 from storage.content import policies
 from storage.core.data_folder import DataFolder
-from storage.project import runs
+from storage.project import rounds, runs
 
 RESULT = RoundResult(heldout_accuracy=Estimate(0.712, 0.6, 0.8, 73), win_rate=Estimate(0.8, 0.7, 0.9, 20), kl=2.5, rule="senti`ment|x")
 
 
-def tuned(store, base_model, name="Small-r1"):
+def tuned(store, base_model, name="Small-r1", run="r1"):
     config = with_options(RoundConfig(), {"ppo-kl-coef": 0.2, "demo-votes": True, "model": base_model})
     policies.ensure_base(store, base_model)
-    runs.create(store, "r1", config=config.to_dict(), seed=7, versions={"torch": "2.13.0"})
-    runs.set_snapshot(store, "r1", {"pairs": 40, "train": 32, "heldout": 8, "sha256": "ab" * 32, "demo_votes": 3})
-    folder = DataFolder(store.path.parent).run("r1") / "policy"
+    runs.create(store, run, config=config.to_dict(), seed=7, versions={"torch": "2.13.0"})
+    runs.set_snapshot(store, run, {"pairs": 40, "train": 32, "heldout": 8, "sha256": "ab" * 32, "demo_votes": 3})
+    folder = DataFolder(store.path.parent).run(run) / "policy"
     folder.mkdir(parents=True)
     (folder / model_card.NAME).write_text("PEFT's own")
-    return policies.register_tuned(store, name=name, base_model=base_model, adapter_path="runs/r1/policy", run_id="r1")
+    return policies.register_tuned(store, name=name, base_model=base_model, adapter_path=f"runs/{run}/policy", run_id=run)
 
 
 def test_the_hub_reads_the_front_matter(store):
@@ -74,3 +77,28 @@ def test_the_licence_in_the_folder_of_the_base_is_taken(store, tmp_path, monkeyp
 def test_a_version_without_a_folder_has_no_card(store):
     with pytest.raises(ValueError, match="only tuned versions"):
         model_card.write(store, policies.ensure_base(store, "default"), RESULT)
+
+
+def test_a_decision_writes_the_cards_of_its_versions_again(store, caplog):
+    first, second = (tuned(store, "default", name, run) for name, run in (("Small-r1", "r1"), ("Small-r2", "r2")))
+    card = policies.adapter_folder(store, first) / model_card.NAME
+    runs.finish(store, "r1", "done", result=RESULT.to_json())
+    model_card.write(store, first)
+    assert "It is neither promoted nor rejected yet." in card.read_text() and "80.0% (70.0% to 90.0%" in card.read_text()
+    promoted = rounds.decide(store, first, "promoted", decided_by="person", reason="It *is*\nbetter.")
+    model_card.write_decided(store, promoted)
+    line = f"It was promoted by a person, `{promoted.created_at[:16]}`: It \\*is\\* better."
+    assert f"## Decision\n\n{line}\n" in card.read_text()
+    rounds.decide(store, second, "promoted", decided_by="person", reason="Better.")
+    model_card.write_decided(store, rounds.roll_back(store, "default", reason="It is worse."))
+    assert "It was made current again by a person" in card.read_text()
+    assert "It was promoted, and taken back by a person" in (policies.adapter_folder(store, second) / model_card.NAME).read_text()
+    # A folder that somebody took away is no reason against a decision.
+    shutil.rmtree(card.parent)
+    model_card.write_decided(store, promoted)
+    assert not card.parent.exists() and not caplog.records
+
+
+def test_where_training_began_is_part_of_the_lineage(store):
+    text = model_card.write(store, tuned(store, "default"), replace(RESULT, started_from="Small-r0")).read_text(encoding="utf-8")
+    assert "- training began at: `Small-r0`" in text.splitlines()

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from round_play import BASE, Rounds
 
 from rlhf.analysis import version_card
-from rlhf.analysis.version_card import LIMITS
+from rlhf.analysis.version_card import LIMITS, Outcome
 from rlhf.config import RoundConfig
 from rlhf.runs.results import Estimate, KLStop, LengthReport, RoundResult
 from storage.content import policies
-from storage.project import runs
+from storage.project import rounds, runs
 
 
 @pytest.fixture
@@ -66,3 +67,25 @@ def test_a_run_that_is_gone_leaves_the_rest(store, tuned):
 
 def test_every_limit_is_a_sentence():
     assert all(text.endswith((".", "{problem}")) for text in LIMITS.values())
+
+
+def test_what_was_decided_about_a_version_is_told_with_who_and_why(store):
+    play = Rounds(store)
+    found = play.round("r1")
+
+    def outcome(version=found.version):
+        return version_card.of_version(store, version).outcome
+
+    assert outcome() == Outcome("undecided") and outcome(play.base) is None
+    rounds.decide(store, found.version, "rejected", decided_by="guards", reason="Empty answers.")
+    assert (outcome().key, outcome().by, outcome().who, outcome().reason) == ("rejected", "guards", None, "Empty answers.")
+    rounds.decide(store, found.version, "promoted", decided_by="person", reason="It is fine.", by=play.ann.id)
+    assert (outcome().key, outcome().by, outcome().who, outcome().reason) == ("promoted", "person", "Ann", "It is fine.")
+    second = play.round("r2").version
+    rounds.decide(store, second, "promoted", decided_by="comparisons", reason="42 votes.")
+    assert outcome().key == "promoted" and outcome(second).by == "comparisons"
+    rounds.roll_back(store, BASE, reason="Too long.")
+    assert [(outcome(v).key, outcome(v).reason) for v in (found.version, second)] == [
+        ("current_again", "Too long."),
+        ("taken_back", "Too long."),
+    ]

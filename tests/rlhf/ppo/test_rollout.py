@@ -10,9 +10,11 @@ from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.models.backbone import Backbone
-from rlhf.ppo.rollout import POLICY, sequence_kl
+from rlhf.ppo.rollout import POLICY, REFERENCE, add_policy, sequence_kl
 from rlhf.ppo.trainer import PPO
 from rlhf.reward.model import ADAPTER, RewardModel
+from rlhf.runs.work import NO_PROGRESS
+from rlhf.safe_files import ModelError
 
 
 def test_what_was_collected_is_what_a_plain_forward_reads(tiny_folder):
@@ -120,3 +122,38 @@ def test_kl_of_whole_answers_is_the_sum_over_their_tokens(tiny_folder):
     found = sequence_kl(ppo.backbone, asked, answers, 0.7, batch_size=3)
     assert_close(found, (rollout.logprobs - rollout.ref_logprobs).sum(-1), atol=1e-4, rtol=0)
     assert found.mean() > 0
+
+
+@pytest.fixture
+def promoted(tiny_folder, tmp_path):
+    """The folder of an adapter as an earlier round left it."""
+    earlier = scrambled(trainer(tiny_folder))
+    earlier.backbone.save_adapter(POLICY, tmp_path / "promoted")
+    return tmp_path / "promoted"
+
+
+def test_a_policy_that_begins_with_an_adapter_is_its_own_reference_until_it_learns(tiny_folder, promoted):
+    ppo = trainer(tiny_folder, start=promoted)
+    rollout = ppo.experience(NO_PROGRESS)[0]
+    assert_close(rollout.logprobs, rollout.ref_logprobs, atol=1e-5, rtol=0)
+    asked = [p[m].tolist() for p, m in zip(rollout.prompts, rollout.prompt_mask, strict=True)]
+    answers = [r[m].tolist() for r, m in zip(rollout.responses, rollout.mask, strict=True)]
+    beside = {name: sequence_kl(ppo.backbone, asked, answers, 0.7, batch_size=8, reference=name).mean() for name in (None, REFERENCE)}
+    assert beside[None] > 0.05 and abs(beside[REFERENCE]) < 1e-4
+    before = {name: weight.clone() for name, weight in ppo.backbone.parameters(REFERENCE).items()}
+    ppo.step()
+    ppo.step()
+    learned = ppo.backbone.parameters(POLICY)
+    assert any(not torch.equal(weight, before[name.replace(POLICY, REFERENCE)]) for name, weight in learned.items())
+    assert all(torch.equal(weight, before[name]) for name, weight in ppo.backbone.parameters(REFERENCE).items()), "it is frozen"
+    again = ppo.collect(ppo.value_head, NO_PROGRESS)
+    with ppo.backbone.adapter_set.applied(REFERENCE):
+        for i, n in enumerate(again.mask.sum(-1).tolist()):
+            prompt, answer = again.prompts[i][again.prompt_mask[i]].tolist(), again.responses[i, :n].tolist()
+            assert_close(again.ref_logprobs[i, :n], read_alone(ppo.backbone, prompt, answer, 0.7), atol=1e-5, rtol=0)
+
+
+def test_a_folder_with_an_adapter_of_another_size_is_no_beginning(tiny_folder, promoted):
+    backbone = Backbone.load(tiny_folder, "cpu", "float32")
+    with pytest.raises(ModelError, match="of another kind or size"):
+        add_policy(backbone, AdapterConfig(rank=4, alpha=8), seed=0, start=promoted)

@@ -2,9 +2,11 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from learning import user
+from round_play import Rounds
 
 from rlhf.serving.completion_source import GeneratedCompletion
 from rlhf.simulation.judges import LabelRule
@@ -105,6 +107,17 @@ def test_comparisons_that_are_there_are_judged_before_any_are_made(store, base):
     simulate(store, FakeModel(), base, plan(2, seed=1))
     again = judgments.active(store, kinds=("simulated",))
     assert len(again) == 5 and len({j.judgment.comparison_id for j in again} - judged_already) == 2
+
+
+def test_comparisons_that_are_to_decide_about_peoples_rounds_are_judged_only_where_asked(store):
+    play = Rounds(store)
+    found = play.round("r1")
+    one, two = play.deciding(found, "--")
+    other = play.comparison(play.base, play.base, purpose="collect")
+    simulate(store, FakeModel(), play.base, plan(1))
+    assert [j.judgment.comparison_id for j in judgments.active(store, kinds=("simulated",))] == [other]
+    simulate(store, FakeModel(), play.base, replace(plan(2), deciding=True))
+    assert {j.judgment.comparison_id for j in judgments.active(store, kinds=("simulated",))} == {one, two, other}
 
 
 def test_the_same_plan_on_the_same_store_says_the_same(store, base, tmp_path):

@@ -1,10 +1,18 @@
 """The validation of the reward model is stored once, before the policy stage."""
 
+from dataclasses import replace
+
 import pytest
+import tiny_reward
+import torch
+from rounds import done, metric, run
 
 from rlhf.analysis import validation
+from rlhf.analysis.intervals import wilson
 from rlhf.cli import report
+from rlhf.reward.outside import Answered, OutsideRewardModel
 from rlhf.runs.progress import Cancelled
+from rlhf.runs.results import RoundResult
 from rlhf.worker import work
 from storage.judging import judgments
 from storage.people import annotators
@@ -37,6 +45,48 @@ def test_the_validation_is_stored_before_the_policy_is_trained_and_not_computed_
     with pytest.raises(KeyboardInterrupt):
         work(jobs.store, jobs.folder, run_id, until("ppo"))
     assert runs.get(judged.store, run_id).validation == saved
+
+
+def heldout_rows(judged):
+    found = [v for v in judgments.active(judged.store, kinds=("simulated",)) if v.prompt.split == "heldout"]
+    return [Answered(v.prompt.messages, v.completions[tier[0]].text) for v in found for tier in v.judgment.tiers]
+
+
+def test_a_reward_model_from_elsewhere_is_compared_with_the_votes_before_it_pays(judged, jobs, tmp_path):
+    folder = tiny_reward.decoder(tmp_path / "from elsewhere")
+    run_id = jobs.create(judged.config(reward_model_path=str(folder), reward_model_weight=0.25)).id
+    with pytest.raises(KeyboardInterrupt):
+        work(jobs.store, jobs.folder, run_id, until("ppo"))
+    logits = OutsideRewardModel.load(folder, torch.device("cpu"), torch.float32).logits(heldout_rows(judged))
+    right = int((logits[0::2] > logits[1::2]).sum())
+    saved = runs.get(judged.store, run_id)
+    low, high = wilson(right, 3)
+    assert saved.validation["outside"] == {
+        "name": "from elsewhere",
+        "weight": 0.25,
+        "agreement": {"value": right / 3, "low": low, "high": high, "cases": 3},
+    }
+    assert f"from elsewhere, weight 0.25: {100 * right / 3:.1f}% (" in report.table(replace(saved, result=RoundResult().to_json()), [])
+
+
+@pytest.mark.slow
+def test_a_round_that_another_model_scores_resumes_to_the_same_figures(judged, jobs, tmp_path):
+    path = str(tiny_reward.decoder(tmp_path / "reward"))
+    options = {"seed": 4, "reward_model_path": path, "reward_model_weight": 0.5, "ppo_learning_rate": 0.05, "evaluation_best_of": 2}
+    whole = done(jobs, judged.config(**options))
+    run_id = jobs.create(judged.config(**options)).id
+    with pytest.raises(KeyboardInterrupt):
+        work(jobs.store, jobs.folder, run_id, until("evaluate"))
+    jobs.requeue(run_id)
+    resumed = run(jobs, run_id)
+    assert metric(jobs, resumed, "objective/scores") == metric(jobs, whole, "objective/scores")
+    same = ("win_rate_by_reward_model", "heldout_accuracy", "kl", "best_of_n")
+    assert {name: resumed.result[name] for name in same} == {name: whole.result[name] for name in same}
+    learned = done(jobs, judged.config(**options | {"reward_model_path": None}))
+    assert metric(jobs, learned, "objective/scores") != metric(jobs, whole, "objective/scores")
+    assert learned.result["heldout_accuracy"] == whole.result["heldout_accuracy"], "that of the learned model"
+    card = (judged.folder.run(whole.id) / "policy" / "README.md").read_text()
+    assert "- scored by: `reward`, a reward model from elsewhere, with a weight of 0.5" in card and str(tmp_path) not in card
 
 
 def test_a_cancel_is_noticed_between_two_fits(judged, jobs, monkeypatch):

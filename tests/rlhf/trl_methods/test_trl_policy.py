@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config
 
 from rlhf.models.backbone import Backbone
 from rlhf.models.padding import pad_left, pad_right
-from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.rollout import POLICY, REFERENCE
 from rlhf.trl_methods.trl_policy import Policy
 
 
@@ -23,6 +23,20 @@ def test_trl_reads_the_policy_and_its_reference_through_one_backbone(policy, tin
         assert not torch.allclose(ours(ids, mask.long()).logits[mask], expected, atol=1e-2)
     learned = {id(p) for p in policy.parameters(POLICY).values()}
     assert {id(p) for p in ours.parameters() if p.requires_grad} == learned, "the optimiser's weights"
+
+
+def test_a_reference_with_an_adapter_is_read_and_not_trained(policy, tmp_path):
+    scramble(policy, POLICY)
+    policy.save_adapter(POLICY, tmp_path / "promoted")
+    policy.load_adapter(REFERENCE, tmp_path / "promoted")
+    ours, reference = Policy(policy, POLICY), Policy(policy, REFERENCE, trained=False)
+    ids, mask = pad_right([[5, 6, 7, 8], [9, 10]], policy.pad_id)
+    loss = ours(ids, mask.long()).logits[mask].square().mean()
+    with torch.no_grad():
+        assert_close(reference(ids, mask.long()).logits[mask], ours(ids, mask.long()).logits[mask], atol=1e-5, rtol=0)
+    loss.backward()
+    assert all(weight.grad is not None for weight in policy.parameters(POLICY).values()), "a pass of the reference takes no gradient away"
+    assert not any(weight.requires_grad for weight in policy.parameters(REFERENCE).values()) and not list(reference.parameters())
 
 
 def test_left_padding_changes_nothing_that_trl_reads(policy):

@@ -274,6 +274,7 @@ def test_helpsteer2_rows_of_one_prompt_are_one_comparison():
         ("arena-55k", {"winner_model_a": "WAHR"}, "winner_model_a must be true or false, 1 or 0, not 'WAHR'"),
         ("arena-55k", {"winner_model_a": 0.5}, "winner_model_a must be true or false, 1 or 0, not '0.5'"),
         ("pairwise", {"winner": "a", "model_a": "b", "model_b": "a"}, "winner is 'a', which is no model's name"),
+        ("pairwise", {"winner": "a", "preference": "b"}, "winner and preference say different things: say which is the verdict"),
         ("arena-55k", {"prompt": "Name a fruit"}, "prompt must be a list, in CSV as JSON"),
         ("arena-55k", {"prompt": '["One"]'}, "one text for each answer"),
     ],

@@ -841,13 +841,39 @@ def test_labelstudio_ranker_orders_the_items_of_a_list():
 
 @pytest.mark.parametrize(
     "beside",
-    [{"better": "Answer 2"}, {"better": {"choices": ["Answer 2"]}}, {"pw": {"selected": "right"}}, {"better": "Answer 2", "why": "Ripe."}],
+    [
+        {"better": "Answer 2"},
+        {"better": {"choices": ["Answer 2"]}},
+        {"pw": {"selected": "right"}},
+        {"better": "Answer 2", "why": "Ripe."},
+        {"better": '{"choices": ["Answer 2"]}'},
+        {"pw": '{"selected": "right"}'},
+    ],
 )
 def test_labelstudio_json_min(beside):
     row = {"id": 1, **CHOICES, **beside, "annotator": 3, "annotation_id": 9, "created_at": "2025-01-01T00:00:00Z", "lead_time": 3.2}
     item = only(labelstudio.read, row)
     assert what(item) == ([user("Name a fruit")], ("Pear", "Plum"), [((1,), (0,))])
     assert (item.votes[0].annotator, item.votes[0].client_ms, item.votes[0].rationale) == ("labelstudio-3", 3200, beside.get("why", ""))
+
+
+def test_labelstudio_json_min_in_the_cells_of_a_table():
+    items = '[{"id": "p", "body": "Pear"}, {"id": "q", "body": "Plum"}]'
+    row = {"prompt": "Name a fruit", "items": items, "ranking": '{"ranker": {"rank": ["q", "p"]}}', "annotation_id": "1", "annotator": "2"}
+    assert what(only(labelstudio.read, row)) == ([user("Name a fruit")], ("Pear", "Plum"), [((1,), (0,))])
+    answers = {"prompt": "Write JSON", "left": '{"a": 1}', "right": "[1]", "pw": "left", "annotation_id": "1", "annotator": "2"}
+    assert what(only(labelstudio.read, answers)) == ([user("Write JSON")], ('{"a": 1}', "[1]"), [((0,), (1,))])
+
+
+def test_labelstudio_choices_among_three_answers():
+    data = {"prompt": "Name a fruit", "answer1": "Pear", "answer2": "Plum", "answer3": "Fig", "answer3_model": "m"}
+    annotations = [{"result": [choice(words)]} for words in ("Answer 3", "Tie", "answer1 is best")]
+    item = only(labelstudio.read, {"data": data, "annotations": annotations})
+    assert (item.completions, item.models) == (("Pear", "Plum", "Fig"), (None, None, "m"))
+    assert [(vote.tiers, vote.shown) for vote in item.votes] == [(((2,), (0, 1)), None), (((0, 1, 2),), None), (((0,), (1, 2)), None)]
+    sides = {"type": "pairwise", "value": {"selected": "right"}}
+    item = only(labelstudio.read, {"data": data, "annotations": [{"result": [sides]}]})
+    assert (item.completions, item.votes[0].tiers, item.votes[0].shown) == (("Pear", "Plum"), ((1,), (0,)), (0, 1))
 
 
 FIELDS = {"prompt": "Name a fruit", "response_a": "Pear", "response_b": "Plum"}
@@ -874,10 +900,12 @@ def test_argilla_labels_that_name_nothing_among_others_are_wrong():
         {"better.responses": ["response_b", "response_a"], "better.responses.users": ["u1", "u2"],
          "better.responses.status": ["submitted", "draft"]},
         {"better": [{"user_id": "u1", "value": "response_b", "status": "submitted"}], "better-suggestion": "x", "external_id": "1"},
+        {"better.responses": '["response_b", "response_a"]', "better.responses.users": '["u1", "u2"]',
+         "better.responses.status": '["submitted", "draft"]'},
         {"better": {"user_id": ["u1"], "value": ["response_b"], "status": ["submitted"]}},
         {"better": [{"user_id": "u1", "value": {"rank": [1, 2], "value": ["response_b", "response_a"]}, "status": "submitted"}]},
     ],
-    ids=["2.x", "1.x", "by column", "ranking by column"],
+    ids=["2.x", "1.x", "2.x in CSV", "by column", "ranking by column"],
 )  # fmt: skip
 def test_argilla_flattened(columns):
     item = only(argilla.read, {"id": "1", "status": "completed", **FIELDS, **columns})

@@ -16,6 +16,8 @@ from storage.exchange import unread
         ({"score": 3}, []),
         ({"output": "Pear"}, []),
         ({"votes": 3}, ["votes"]),
+        ({"answers": {"text": ["Pear", "Plum"], "score": [5, 3]}}, ["answers"]),
+        ({"answers": {"text": ["Pear", "a pear"], "answer_start": [0, 0]}}, []),
         ({"output": ["Pear", "Plum"]}, ["output"]),
         ({"output": ["Pear"]}, []),
         ({"pos": "Pear", "neg": "Plum"}, ["pos", "neg"]),

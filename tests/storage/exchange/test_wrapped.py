@@ -93,6 +93,7 @@ def test_lists_of_splits_are_the_splits_of_their_rows(tmp_path):
     {"ask": "Q", "outputs": [{"text": "a"}, {"text": "b"}]},
     {"query": "Q", "candidates": [{"text": "a", "score": 1}]},
     {"question": "Q", "steps": [{"text": "a"}]},
+    {"question_id": 81, "model_id": "m", "choices": [{"index": 0, "turns": ["an answer", "another"]}]},
 ])  # fmt: skip
 def test_a_row_stays_a_row(tmp_path, row):
     assert read(tmp_path, row) == [row]

@@ -36,6 +36,22 @@ def test_metadata_of_active_and_superseded_judgments(world, shown):
     assert found == {first.id: origin, later.id: replace(origin, judgment_id=later.id)}
 
 
+def test_what_an_annotator_has_given_since_a_moment(world):
+    world.comparisons(5)
+    world.rank(world.ann)
+    moment = "2026-11-27T00:00:00.000+00:00"
+    world.store.connection.conn.execute("DROP TRIGGER judgments_are_not_changed")
+    world.store.connection.conn.execute("UPDATE judgments SET created_at = '2026-11-26T23:59:59.999+00:00'")
+    world.skip(world.ann)
+    undone = world.rank(world.ann)
+    world.store.connection.conn.execute("UPDATE judgments SET created_at = ? WHERE id = ?", [moment, undone.id])
+    world.rank(world.bob)
+    assert judgments.given_since(world.store, world.ann.id, moment) == judgments.Given(ranks=1, skips=1)
+    judgments.undo(world.store, world.ann.id)
+    assert judgments.given_since(world.store, world.ann.id, moment) == judgments.Given(ranks=0, skips=1)
+    assert judgments.given_since(world.store, world.bob.id, moment) == judgments.Given(ranks=1, skips=0)
+
+
 def test_ordered_pairs_by_hand():
     assert list(judgments.ordered_pairs(((2,), (1, 4), (3,)))) == [(2, 1), (2, 4), (2, 3), (1, 3), (4, 3)]
     assert list(judgments.ordered_pairs(((1, 2),))) == []

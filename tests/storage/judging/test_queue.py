@@ -275,6 +275,22 @@ def test_least_waiting_is_what_the_busiest_annotator_has_left(world):
     assert queue.least_waiting(world.store, at_most=10) == 3
 
 
+def test_what_waits_for_an_annotator_is_counted_beside_what_is_on_their_page(world):
+    ask_for(world, overlap=2)
+    world.comparisons(4)
+    assert queue.waiting(world.store, world.ann.id, at_most=10) == 4
+    world.next(world.ann)
+    assert queue.waiting(world.store, world.ann.id, at_most=10) == 3
+    world.rank(world.ann)
+    world.next(world.ann)
+    assert (queue.waiting(world.store, world.ann.id, at_most=10), queue.waiting(world.store, world.ann.id, at_most=1)) == (2, 1)
+    assert queue.waiting(world.store, world.bob.id, at_most=10) == 4
+    # The undone one is on the page again, and the one that was there waits.
+    judgments.undo(world.store, world.ann.id)
+    world.next(world.ann)
+    assert queue.waiting(world.store, world.ann.id, at_most=10) == 3
+
+
 def test_gold_comes_by_its_share_once_each_with_its_probability(world):
     marked = world.comparison()
     gold.set_answer(world.store, marked, ((1,), (2,)), by=None)

@@ -12,8 +12,9 @@ from storage.judging import exclusions, gold, queue
 from storage.project import settings
 
 ALL_DIFFERENT = ProjectSettings(
-    3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.3, 0.4, 3, 0.01, 90
-)
+    3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.3, 0.4, 3, 0.01, 90,
+    True, 40,
+)  # fmt: skip
 
 
 def wanted(store):
@@ -83,6 +84,10 @@ def test_settings_of_older_and_newer_versions_are_read_as_far_as_they_are_known(
         ({"deciding_annotators": 21}, "deciding_annotators must be 1 to 20, not 21"),
         ({"deciding_most": 9}, "deciding_most must be 10 to 5000 comparisons, not 9"),
         ({"deciding_most": 5_001}, "deciding_most must be 10 to 5000 comparisons, not 5001"),
+        ({"four_strengths": 4}, "four_strengths must be true or false, not 4"),
+        ({"daily_goal": -1}, "the daily goal must be 0 to 1000 judgments, not -1"),
+        ({"daily_goal": 1001}, "the daily goal must be 0 to 1000 judgments, not 1001"),
+        ({"daily_goal": 1.5}, "daily_goal must be a whole number, not 1.5"),
     ],
 )
 def test_what_is_out_of_range_is_refused_and_nothing_changes(store, change, why):
@@ -97,11 +102,11 @@ def test_what_is_out_of_range_is_refused_and_nothing_changes(store, change, why)
     [
         {
             "overlap": 1, "lease_minutes": 1, "gold_share": 0, "repeat_share": 0, "aspects": (), "aspect_scale": 2,
-            "rationale_min_chars": 1, "text_max_chars": 1_000,
+            "rationale_min_chars": 1, "text_max_chars": 1_000, "daily_goal": 0,
         },
         {
             "overlap": 20, "lease_minutes": 1440, "gold_share": 0.5, "repeat_share": 0.5, "aspects": tuple("abcdefgh"),
-            "aspect_scale": 10, "rationale_min_chars": 2000, "text_max_chars": 10_000_000,
+            "aspect_scale": 10, "rationale_min_chars": 2000, "text_max_chars": 10_000_000, "daily_goal": 1_000,
         },
     ],
 )  # fmt: skip
