@@ -70,7 +70,14 @@ class ExclusionsSection:
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         named = [self.annotator, self.since, self.judgment]
-        gr.on([field.change for field in named], self.foresee, named, self.effect, trigger_mode="always_last", **QUIET)
+        gr.on(
+            [self.annotator.change, self.since.change, self.judgment.change],
+            self.foresee,
+            named,
+            self.effect,
+            trigger_mode="always_last",
+            **QUIET,
+        )
         self.exclude_button.click(self.exclude, self.form, [self.since, self.judgment, self.reason, self.message, self.list], **QUIET)
         self.failure_button.click(self.fill_since, self.annotator, [self.since, self.rule, self.message], **QUIET)
         self.list.click(self.choose, None, [self.message, *self.lift_fields], **QUIET)
