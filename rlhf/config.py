@@ -28,6 +28,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 AdapterKind = Literal["lora", "rslora", "dora", "peanut", "ia3", "prompt"]
 Method = Literal["ppo", "rloo", "grpo", "dpo", "sft"]
 METHODS: tuple[Method, ...] = get_args(Method)
+AtChance = Literal["auto", "ask", "continue", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class RewardConfig:
     learning_rate: NonNegativeFloat = 1e-4
     """Adam step size of the reward model."""
     min_pairs: Annotated[PositiveInt, Naming.UNPREFIXED] = 50
-    """Fewest preference pairs that a round accepts."""
+    """Fewest preference pairs that teach, those on training prompts, that a round accepts."""
     normalize_samples: PositiveInt = 64
     """Completions of the base model on which scores are normalised to mean 0, standard deviation 1."""
     pooling: Literal["mean", "last"] = "mean"
@@ -270,6 +271,8 @@ class RoundConfig:
     """Put a system message before the first user turn where the chat template has no system role; off leaves such prompts out."""
     method: Method = "ppo"
     """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
+    at_chance: AtChance = "auto"
+    """Before a policy learns from a reward model no better than a coin: `ask`, `continue`, `stop`, or `auto`, by who started the round."""
     policy_start: Literal["base", "current"] = "base"
     """Where the policy begins, and what the KL penalty holds it to: the `base`, or the `current` policy, which was promoted last."""
     reward: RewardConfig = field(default_factory=RewardConfig)

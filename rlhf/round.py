@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from rlhf import model_files
 from rlhf.analysis import model_card
-from rlhf.config import RoundConfig
+from rlhf.config import AtChance, RoundConfig
 from rlhf.data import pairs
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import fitting_data
@@ -21,12 +21,13 @@ from rlhf.ppo.rollout import POLICY, REFERENCE
 from rlhf.reward import model as reward_model
 from rlhf.reward.outside import WeightedReward
 from rlhf.reward.scoring import FunctionReward, Scorer
-from rlhf.runs import plan, policy_start, reward_function, typed_json
+from rlhf.runs import at_chance, plan, policy_start, reward_function, typed_json
+from rlhf.runs.at_chance import StoppedAtChance
 from rlhf.runs.progress import RunProgress
-from rlhf.runs.results import RoundResult
+from rlhf.runs.results import Estimate, RoundResult
 from rlhf.stages.evaluate import evaluate
 from rlhf.stages.policy import tune_by_ppo, tune_by_trl
-from rlhf.stages.reward import fit_reward, load_outside
+from rlhf.stages.reward import fit_reward, heldout_accuracy, load_outside
 from rlhf.stages.snapshot import answer_before, take_demonstrations, take_prompts, take_snapshot
 from storage.content import policies
 from storage.core.data_folder import DataFolder
@@ -37,11 +38,19 @@ from storage.project import rounds, runs
 log = logging.getLogger("rankloop.round")
 
 
-def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunProgress, reward_named: str | None = None) -> PolicyVersion:
+def run_round(
+    store: Database,
+    folder: DataFolder,
+    run_id: str,
+    progress: RunProgress,
+    reward_named: str | None = None,
+    at_chance_named: AtChance | None = None,
+) -> PolicyVersion:
     """Executes one run, from its row in the store to a registered policy version.
 
     Args:
         reward_named: the reward function that the command line names; a run with a reward function does not start without it.
+        at_chance_named: what to do where the reward model cannot be told from a coin, in place of the run's option.
 
     Raises:
         RewardFunctionError: the command line and the run's row do not name the same one.
@@ -49,6 +58,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
         ModelError: the base model is not available, or the reward model from elsewhere cannot be read.
         ConfigError: the model cannot have the adapters, or the policy cannot begin at the version that was current.
         NothingFits: nothing to train on is short enough for it.
+        StoppedAtChance: the reward model cannot be told from a coin, and the run is to ask or to stop then.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
     config = RoundConfig.from_dict(runs.readable(store, run_id).config)
@@ -83,6 +93,9 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
     model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"], outside)
+    begun = (run_dir / "checkpoint").exists() or (run_dir / "tuned").exists()
+    if at_chance.matters(config) and not begun and at_chance.is_at_chance(found := heldout_accuracy(backbone, model, snapshot, progress)):
+        answer_chance(store, run_id, at_chance_named or config.at_chance, found)
     asked = [p.messages for p in (*train, *heldout)]
     scorer: Scorer = model
     if function is not None and config.reward_function is not None:
@@ -110,6 +123,20 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunPro
     model_card.write(store, version, result)
     end(store, run_id, version, result)
     return version
+
+
+def answer_chance(store: Database, run_id: str, option: AtChance, accuracy: Estimate | None) -> None:
+    """Warns of a reward model that cannot be told from a coin, or stops the round.
+
+    Raises:
+        StoppedAtChance: the round is to ask, or to stop.
+    """
+    if accuracy is None:
+        return
+    act = at_chance.act(option, rounds.of_run(store, run_id))
+    if act != "continue":
+        raise StoppedAtChance(accuracy, asks=act == "ask")
+    log.warning("the policy is trained all the same, though %s", at_chance.in_words(accuracy))
 
 
 def end(store: Database, run_id: str, version: PolicyVersion, result: RoundResult) -> None:

@@ -13,9 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
+from rlhf.config import AtChance
+from rlhf.runs.at_chance import StoppedAtChance
 from rlhf.runs.jobs import HEARTBEAT_S
 from rlhf.runs.progress import Cancelled, RunProgress
+from rlhf.runs.results import RoundResult
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
@@ -34,8 +38,13 @@ def work(
     run_id: str,
     on_change: Callable[[str, float, float | None], None] | None = None,
     reward: str | None = None,
+    at_chance: AtChance | None = None,
 ) -> None:
-    """Runs one round in this process and writes how it ended. `reward` is the function that the command line names.
+    """Runs one round in this process and writes how it ended.
+
+    Args:
+        reward: the function that the command line names.
+        at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
 
     Raises:
         NotQueued: the run waits for no worker; nothing was changed.
@@ -52,8 +61,14 @@ def work(
             # This import takes seconds and fails where torch is broken: the row must show both.
             from rlhf.round import run_round
 
-            version = run_round(store, folder, run_id, progress, reward)
+            version = run_round(store, folder, run_id, progress, reward, at_chance)
         log.info("done: %s", version.name)
+    except StoppedAtChance as stopped:
+        progress.close_stage()
+        result = RoundResult(heldout_accuracy=stopped.accuracy, stopped_at_chance=True)
+        runs.finish(store, run_id, "cancelled", error=str(stopped), result=result.to_json())
+        log.warning("%s", stopped)
+        raise
     except (Cancelled, KeyboardInterrupt):
         progress.close_stage()
         runs.finish(store, run_id, "cancelled")
@@ -91,6 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rlhf.worker", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the store")
     parser.add_argument("run_id")
+    parser.add_argument("--at-chance", choices=get_args(AtChance), help="in place of the option of the run's row")
     parser.add_argument("--reward", metavar="MODULE:FUNCTION", help="the reward function that the run's row must record")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -100,7 +116,7 @@ def main() -> int:
     folder = DataFolder(arguments.data)
     store = Database(folder.database)
     try:
-        work(store, folder, arguments.run_id, reward=arguments.reward)
+        work(store, folder, arguments.run_id, reward=arguments.reward, at_chance=arguments.at_chance)
     except NotQueued as error:
         log.info("nothing to do: %s", error)
         return 0

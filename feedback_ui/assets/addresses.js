@@ -17,6 +17,9 @@ const DEMO = /^(demo|gallery|version)-/;
 /** How long to wait for tabs, which Gradio builds after the page has loaded. */
 const TABS_WITHIN_MS = 30000;
 
+/** How long to wait for a tab that was chosen to open. */
+const OPENS_WITHIN_MS = 2000;
+
 /**
  * A page that has parts with addresses of their own, such as runs.
  * @typedef {object} PageWithParts
@@ -111,12 +114,19 @@ async function isBuilt(row) {
   return openTab(row) !== null;
 }
 
+/** Whether a tab that was chosen has opened: Gradio opens it some time after the click. @param {keyof typeof TABS} row @param {string} name */
+async function isOpen(row, name) {
+  const until = performance.now() + OPENS_WITHIN_MS;
+  while (openTab(row) !== name && place().page === name && performance.now() < until) await moment();
+  return openTab(row) === name;
+}
+
 /** Opens what the address names. */
 async function follow() {
   const { page, part } = place();
   const entered = openTab("pages") !== page;
   await selectTab("pages", page);
-  if (openTab("pages") === page) withParts.get(page)?.open(part, entered);
+  if (await isOpen("pages", page)) withParts.get(page)?.open(part, entered);
 }
 
 /** Writes into the address which page is open, if it names another one. */

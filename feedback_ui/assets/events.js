@@ -3,6 +3,7 @@
 // these functions by their names, with the event's values; what one returns takes the place of the values.
 
 import { hasParts, linkedComparison, openTab, place, selectTab, setPlace, startAddresses, TABS } from "./addresses.js";
+import { followOptions, markOptions } from "./round_form.js";
 
 const FIRST_SECTION = TABS["lead-sections"][0];
 const DEMO_LINK = /^#(demo|gallery|version)-(.+)$/;
@@ -43,6 +44,8 @@ export function followAddress() {
   startAddresses();
 }
 
+export { followOptions, markOptions };
+
 /** Brings what Start led to into view: on a phone the run is below the form, and Start would seem to do nothing. */
 export function showStartedRun(/** @type {string | null} */ run) {
   if (!document.querySelector("#start-refusal .rl-bad")) rememberRun(run);
@@ -52,14 +55,23 @@ export function showStartedRun(/** @type {string | null} */ run) {
 /** The run in the address, or else the one that was chosen before; none opens the newest. */
 export function runOfAddress() {
   const { page, part } = place();
-  return [(page === "training" ? part : null) ?? chosenRun ?? ""];
+  if (page === "training" && part !== null) chosenRun = part;
+  return [chosenRun ?? ""];
 }
 
-/** Writes the run that was chosen or started into the address. @param {string | null} run */
+/**
+ * Remembers the run that was chosen or started, and writes it into the address if its page is open.
+ *
+ * Choosing calls it at once, and not when the server has answered: by then another page may be open, or Back was pressed.
+ * @param {string | null} run
+ * @returns {[string | null]}
+ */
 export function rememberRun(run) {
-  if (!run || openTab("pages") !== "training") return;
-  chosenRun = run;
-  setPlace("training", run);
+  if (run) {
+    chosenRun = run;
+    if (openTab("pages") === "training") setPlace("training", run);
+  }
+  return [run];
 }
 
 /**

@@ -68,17 +68,37 @@ def server_down(translate: Translator, error: Exception) -> Markup:
 # ---- Training
 
 
-def pairs_available(translate: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0, demo_votes: int = 0) -> Markup:
-    """The number of preference pairs available to a round, people's and simulated ones separately, and the votes left out."""
+def pair_counts(translate: Translator, train: int, heldout: int) -> str:
+    """`28 teach · 73 measure`"""
+    return translate("training.teach_and_measure", train=train, heldout=heldout)
+
+
+def pairs_available(
+    translate: Translator,
+    people: tuple[int, int],
+    simulated: tuple[int, int],
+    *,
+    few_measure: int = 0,
+    unused_starter_votes: int = 0,
+    demo_votes: int = 0,
+) -> Markup:
+    """The preference pairs available to a round, people's and simulated ones separately, and the votes left out.
+
+    Args:
+        people: pairs that teach, and pairs that measure.
+        few_measure: a warning names the pairs of people that measure if there are fewer than this.
+    """
     left_out = fragment(
         starters_left_out(translate, unused_starter_votes),
         notice(translate("training.demo_votes", count=demo_votes)) if demo_votes else EMPTY,
     )
-    if not people + simulated:
+    if not any(people + simulated):
         return fragment(notice(translate("training.no_pairs")), left_out)
-    from_people = translate("training.pairs_from_people", count=people)
-    available = translate("training.pairs_and_simulated", people=from_people, simulated=simulated) if simulated else f"{from_people}."
-    return fragment(notice(available), left_out)
+    from_people = translate("training.pairs_from_people", pairs=pair_counts(translate, *people))
+    by_rule = pair_counts(translate, *simulated)
+    available = translate("training.pairs_and_simulated", people=from_people, pairs=by_rule) if any(simulated) else f"{from_people}."
+    few = translate("training.few_measure", count=people[1], least=few_measure) if people[0] and people[1] < few_measure else ""
+    return fragment(notice(available), notice(few, "warn"), left_out)
 
 
 # ---- small pieces of HTML that pages share

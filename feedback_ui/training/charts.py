@@ -21,6 +21,7 @@ from storage.core.records import Metric
 # than one colour can have on both; the style sheet sets its colour.
 LINE = "#4f83b5"
 TEXT = "#85807a"
+LAST_STEP = "#c9752d"
 GRID = "rgba(133, 128, 122, .22)"
 BAND = "rgba(79, 131, 181, .2)"
 TOOLTIP = "#2c2a26"
@@ -100,7 +101,7 @@ def score_over_kl(translate: Translator, metrics: Sequence[Metric]) -> go.Figure
     x, y = [sqrt(max(of["kl"][step], 0.0)) for step in steps], [scores[step] for step in steps]
     apart = [of["disagreement"].get(step, 0.0) for step in steps]
     line = go.Scatter(
-        x=x, y=y, customdata=steps, mode="lines+markers", line={"color": LINE, "width": 2}, marker={"size": 5},
+        x=x, y=y, customdata=steps, mode="lines+markers", line={"color": GRID, "width": 2}, marker=_by_step(translate, steps),
         hovertemplate=Markup("{} %{{customdata}}<br>√KL %{{x:.2f}}<br>%{{y:.3g}}<extra></extra>").format(translate("chart.step")),
     )  # fmt: skip
     traces = [line]
@@ -116,6 +117,18 @@ def score_over_kl(translate: Translator, metrics: Sequence[Metric]) -> go.Figure
     )
     plot.update_xaxes(rangemode="tozero")
     return plot
+
+
+def _by_step(translate: Translator, steps: Sequence[int]) -> dict[str, Any]:
+    """Points that are coloured from the first step to the last, with a scale beside the plot."""
+    scale = {"title": {"text": translate("chart.step"), "side": "right"}, "thickness": 8, "outlinewidth": 0, "nticks": 4, "tickformat": "d"}
+    return {"size": 8, "color": list(steps), "colorscale": [[0, LINE], [1, LAST_STEP]], "showscale": len(steps) > 1, "colorbar": scale}
+
+
+def on_negative_kl(translate: Translator, metrics: Sequence[Metric]) -> str:
+    """Says of how many steps the KL came out below 0, and why; empty where it never did."""
+    below = sum(metric.name == "objective/kl" and metric.value < 0 for metric in metrics)
+    return translate("chart.negative_kl", count=below) if below else ""
 
 
 def learning_curve(translate: Translator, validation: Validation | None) -> go.Figure:

@@ -6,7 +6,7 @@ process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
-from feedback_ui.training import charts, round_view, rounds_table, run_view, validation_view
+from feedback_ui.training import charts, config_view, round_view, rounds_table, run_view, validation_view, verdict_view
 from feedback_ui.training.form import RoundForm, with_option_titles
 from feedback_ui.training.queue_panel import QueuePanel
 from rlhf.analysis import model_card, round_story, validation
@@ -87,7 +87,9 @@ class TrainingPage:
         self.linked = gr.Textbox(visible=False)
         self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
-            self.reward_section, self.policy_section, self.log_box, self.rounds, self.shown_state, *self.plots.values(),
+            self.reward_section, self.policy_section, self.parts, self.verdict, self.go_on, self.config, self.kl_note,
+            self.rounds, self.shown_state,
+            *self.plots.values(),
             self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
             self.round, self.decision, self.promote, self.reject, self.roll_back,
         ]  # fmt: skip
@@ -98,6 +100,26 @@ class TrainingPage:
             self.cancel = gr.Button(label("training.cancel"), elem_id="cancel-run", visible=False, scale=1, min_width=90)
             self.resume = gr.Button(label("training.resume"), elem_id="resume-run", visible=False, scale=1, min_width=90)
         self.progress = html(elem_id="run-progress")
+        self.verdict = html(elem_id="run-verdict", elem_classes="rl-optional")
+        self.go_on = gr.Button(label("verdict.go_on"), elem_id="go-on-run", visible=False, scale=0, min_width=200)
+        self.plots: dict[str, gr.Plot] = {}
+        with gr.Tabs(elem_id="run-parts", visible=False) as self.parts:
+            for name, build in self._parts().items():
+                with gr.Tab(label(f"training.part.{name}"), id=f"run-{name}", elem_id=f"run-part-{name}"):
+                    build()
+
+    def _parts(self) -> dict[str, Callable[[], None]]:
+        """The tabs of a run, and what builds each."""
+        return {
+            "result": self._result_part,
+            "trust": self._trust_part,
+            "policy": self._policy_part,
+            "samples": self._samples_part,
+            "config": self._config_part,
+            "log": self._log_part,
+        }
+
+    def _result_part(self) -> None:
         self.result = html(elem_id="run-result", elem_classes="rl-optional")
         self.round = html(elem_id="run-round", elem_classes="rl-optional")
         with gr.Column(visible=False, elem_id="round-decision", elem_classes="rl-action-form") as self.decision:
@@ -108,19 +130,31 @@ class TrainingPage:
                     for act in ("promote", "reject", "roll_back")
                 )
             self.decided = html(elem_id="decision-message", elem_classes="rl-optional")
-        self.plots: dict[str, gr.Plot] = {}
+
+    def _trust_part(self) -> None:
         with gr.Column(visible=False, elem_id="run-validation", elem_classes="rl-card") as self.validation:
             self.validation_card = html(elem_classes="rl-optional")
             with gr.Row(visible=False) as self.validation_row:
                 self.validation_plots = {name: plot(name) for name in VALIDATION_CHARTS}
             self.validation_details = html(elem_classes="rl-optional")
         self.reward_section = self._section("run.stage.reward", REWARD_PLOTS)
+
+    def _policy_part(self) -> None:
         self.policy_section = self._section("run.policy", POLICY_PLOTS)
         with self.policy_section:
             self.plots["score_over_kl"] = plot("score_over_kl")
-        self.samples = html(elem_id="run-samples", elem_classes="rl-optional")
-        with gr.Accordion(label("training.log"), open=False, visible=False, elem_id="log-box") as self.log_box:
-            self.log = gr.Textbox(show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log")
+            self.kl_note = html(elem_id="kl-note", elem_classes="rl-optional")
+
+    def _samples_part(self) -> None:
+        self.samples = html(elem_id="run-samples")
+
+    def _config_part(self) -> None:
+        self.config = html(elem_id="run-config")
+
+    def _log_part(self) -> None:
+        self.log = gr.Textbox(
+            label=label("training.log"), lines=18, max_lines=18, interactive=False, elem_id="run-log", elem_classes="rl-log"
+        )
 
     def _section(self, title: str, names: Sequence[str]) -> gr.Column:
         """Charts two by two under a heading."""
@@ -134,16 +168,18 @@ class TrainingPage:
 
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
+        tab.select(None, None, js=in_browser("followOptions"))
         self.queue.wire(tab, self.timer)
         opened = [self.material, self.timer, *self.followed]
         tab.select(self.open, self.linked, opened, js=in_browser("runOfAddress"), **QUIET)
         self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
-        self.picker.input(self.pick, self.picker, self.followed, **QUIET).then(None, self.picker, js=in_browser("rememberRun"))
+        self.picker.input(self.pick, self.picker, self.followed, js=in_browser("rememberRun"), **QUIET)
         started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.queue.followed, *self.followed], **QUIET)
         started.then(None, self.picker, js=in_browser("showStartedRun"))
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
+        self.go_on.click(self.go_on_round, self.picker, [self.refusal, *self.followed], **QUIET)
         for button, act in ((self.promote, self.promote_version), (self.reject, self.reject_version), (self.roll_back, self.take_back)):
             button.click(act, [self.picker, self.reason], [self.decided, self.reason, *self.followed], **QUIET)
 
@@ -174,6 +210,16 @@ class TrainingPage:
         translate = translator_for(request)
         try:
             run = self.jobs.resume(run_id)
+        except SHOWN_ERRORS as error:
+            return self._refused(translate, error)
+        return {self.refusal: EMPTY, **self.show(translate, run.id)}
+
+    def go_on_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
+        """Trains the policy of a run that has stopped because its reward model cannot be told from a coin."""
+        self.auth.acts(request, "researcher")
+        translate = translator_for(request)
+        try:
+            run = self.jobs.resume(run_id, go_on=True)
         except SHOWN_ERRORS as error:
             return self._refused(translate, error)
         return {self.refusal: EMPTY, **self.show(translate, run.id)}
@@ -232,8 +278,8 @@ class TrainingPage:
         return {
             self.material: presenters.pairs_available(
                 translate,
-                counts.total("human"),
-                counts.total("simulated"),
+                *((counts.total(kind, splits=("train",)), counts.total(kind, splits=("heldout",))) for kind in ("human", "simulated")),
+                few_measure=pairs.FEW_MEASURE,
                 unused_starter_votes=prompts.unused_starter_votes(self.store),
                 demo_votes=demo_votes.count(self.store),
             ),
@@ -271,20 +317,22 @@ class TrainingPage:
         run = runs.get(self.store, run_id)
         now = self._state_of(run)
         update: dict[Block, Any] = {
-            self.progress: run_view.readable(translate, lambda: run_view.progress(translate, run)),
+            self.progress: run_view.readable(translate, lambda: run_view.progress(translate, run, self._steps_done(run))),
             self.result: run_view.readable(translate, lambda: run_view.result(translate, run)),
             self.samples: run_view.samples(translate, runs.samples(self.store, run_id)),
             self.log: without_paths(self.jobs.log_tail(run_id)),
             self.shown_state: now,
         }
         if shown is None or shown.revision != now.revision or shown.run_id != run_id or shown.status != now.status:
-            update |= self._round(translate, run_id)
+            update |= self._round(translate, run)
         if shown is None or replace(shown, points=now.points) != now:
             update |= {
                 self.picker: gr.Dropdown(self._choices(translate), value=run_id, visible=True),
                 self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
-                self.resume: gr.Button(visible=run_view.is_resumable(run)),
-                self.log_box: gr.Accordion(visible=True),
+                self.resume: gr.Button(visible=run_view.is_resumable(run) and not run_view.asks(run)),
+                self.go_on: gr.Button(visible=run_view.asks(run)),
+                self.parts: gr.Tabs(visible=True),
+                self.config: run_view.readable(translate, lambda: config_view.section(translate, run_view.options_of(run))),
                 self.rounds: rounds_table.section(translate, runs.all_runs(self.store), self._states()),
             }
         if shown is None or (shown.run_id, shown.status, shown.points) != (run_id, now.status, now.points):
@@ -293,19 +341,26 @@ class TrainingPage:
             update |= self._validation(translate, run)
         return update
 
+    def _steps_done(self, run: Run) -> int:
+        """The steps that the policy of an active run has been trained for."""
+        logged = runs.metrics(self.store, run.id) if run_view.is_active(run) else []
+        return max((metric.step for metric in logged if metric.name == "objective/kl"), default=0)
+
     def _states(self) -> dict[str, round_story.State]:
         """What became of the version of each run, by the run's id."""
         return {found.run_id: state for found, state in round_story.states(self.store) if found.version is not None}
 
-    def _round(self, translate: Translator, run_id: str) -> dict[Block, Any]:
-        """The story of the run's round, and the buttons that can decide about its version now."""
-        found = rounds.of_run(self.store, run_id)
-        if found is None:
-            return {self.round: EMPTY, self.decision: gr.Column(visible=False)}
-        story = round_story.of_round(self.store, found.id)
+    def _round(self, translate: Translator, run: Run) -> dict[Block, Any]:
+        """The verdict, the story of the run's round, and the buttons that can decide about its version now."""
+        found = rounds.of_run(self.store, run.id)
+        story = None if found is None else round_story.of_round(self.store, found.id)
+        verdict = run_view.readable(translate, lambda: verdict_view.section(translate, run, story))
+        if found is None or story is None:
+            return {self.verdict: verdict, self.round: EMPTY, self.decision: gr.Column(visible=False)}
         drawn = deciding.sequence(self.store, found) if found.is_open else []
         is_current = story.state == "current"
         return {
+            self.verdict: verdict,
             self.round: run_view.readable(translate, lambda: round_view.section(translate, story, drawn)),
             self.decision: gr.Column(visible=found.version is not None),
             self.promote: gr.Button(visible=not is_current),
@@ -326,6 +381,7 @@ class TrainingPage:
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
             self.policy_section: section(charts.POLICY_CHARTS[method], True),
             **{self.plots[name]: charts.figure(translate, chart, metrics) for name, chart in charts_by_place},
+            self.kl_note: presenters.notice(charts.on_negative_kl(translate, metrics)),
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(translate, metrics), visible=method in run_view.SAMPLING_METHODS),
         }
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, fragment, interval, muted, table, tag, when
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import figures
+from feedback_ui.shared.presenters import figures, pair_counts
 from feedback_ui.training import run_view
 from rlhf.analysis.round_story import Made, State, Story
 from rlhf.analysis.sequential_test import Assessment
@@ -59,7 +59,10 @@ def _votes(translate: Translator, story: Story) -> Markup:
     snapshot = story.snapshot
     if not snapshot.sha256:
         return EMPTY
-    shown = {translate("round.pairs"): f"{snapshot.pairs:,}", translate("round.simulated"): f"{snapshot.simulated:,}"}
+    shown = {
+        translate("round.pairs"): pair_counts(translate, snapshot.train, snapshot.heldout),
+        translate("round.simulated"): f"{snapshot.simulated:,}",
+    }
     return _part(
         translate, "votes", figures(shown | {translate("round.snapshot"): tag("code", snapshot.sha256[:16], title=snapshot.sha256)})
     )

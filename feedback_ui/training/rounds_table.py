@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, table, tag, with_note
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import duration
+from feedback_ui.shared.presenters import duration, pair_counts
 from feedback_ui.training import round_view
 from rlhf.analysis import run_table
 from rlhf.analysis.round_story import State
@@ -74,7 +74,9 @@ def _row(translate: Translator, one: FinishedRound) -> list[str]:
         one.id,
         METHOD_NAMES[one.method],
         _adapter(translate, one),
-        with_note(f"{one.pairs:,}", translate("rounds.simulated", number=one.simulated) if one.simulated else ""),
+        with_note(
+            pair_counts(translate, one.train, one.heldout), translate("rounds.simulated", number=one.simulated) if one.simulated else ""
+        ),
         tag("code", one.judgments) if one.judgments else EMPTY,
         _estimate(translate, one.result.heldout_accuracy),
         _estimate(translate, one.result.win_rate),

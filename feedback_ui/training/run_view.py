@@ -32,6 +32,11 @@ def is_resumable(run: Run | None) -> bool:
     return run is not None and run.status in RESUMABLE_STATUSES and not problem(run)
 
 
+def asks(run: Run) -> bool:
+    """Whether the run has stopped before its policy was trained, because its reward model cannot be told from a coin."""
+    return run.status == "cancelled" and results.of_run_or_empty(run).stopped_at_chance is True
+
+
 def label(translate: Translator, run: Run) -> str:
     """A run's entry in the picker."""
     return f"{run.id} · {translate(f'run.status.{run.status}').lower()}"
@@ -65,8 +70,18 @@ def learns_from_simulated(run: Run) -> bool:
     return options_of(run).include_simulated
 
 
-def progress(translate: Translator, run: Run | None) -> Markup:
-    """Status, stages and a bar with the time left."""
+def steps_of(run: Run) -> int | None:
+    """The steps that the training of the policy takes, where its metrics are logged once a step."""
+    config = options_of(run)
+    return {"ppo": config.ppo.steps, "rloo": config.group.steps, "grpo": config.group.steps}.get(config.method)
+
+
+def progress(translate: Translator, run: Run | None, steps_done: int = 0) -> Markup:
+    """Status, what is being done, stages and a bar with the time left.
+
+    Args:
+        steps_done: steps that the policy has been trained for.
+    """
     if run is None:
         return empty_state(translate("run.none_yet"))
     return tag(
@@ -75,7 +90,7 @@ def progress(translate: Translator, run: Run | None) -> Markup:
             "p",
             tag("strong", status(translate, run), data_testid="run-status"),
             simulated_mark(translate, run),
-            tag("span", remark(translate, run), class_="rl-muted"),
+            tag("span", remark(translate, run, steps_done), class_="rl-muted", data_testid="run-remark"),
             class_="rl-status",
         ),
         steps(translate, run),
@@ -87,17 +102,19 @@ def progress(translate: Translator, run: Run | None) -> Markup:
 
 
 def status(translate: Translator, run: Run) -> str:
+    if asks(run):
+        return translate("verdict.waits")
     return translate("run.stopping") if run.cancel_requested and is_active(run) else translate(f"run.status.{run.status}")
 
 
-def remark(translate: Translator, run: Run) -> str:
-    """The note beside the status: progress and time left of an active run, time taken of an ended one.
+def remark(translate: Translator, run: Run, steps_done: int = 0) -> str:
+    """The note beside the status: what an active run does, with the time left if it is known; the time taken of an ended one.
 
     A round that is done says how long it trained, over all its attempts, as its results do.
     """
     if is_active(run):
-        left = translate("run.left", time=duration(translate, run.eta_s)) if run.eta_s else translate("run.left_unknown")
-        return f"{run.progress:.0%}, {left}"
+        left = [translate("run.left", time=duration(translate, run.eta_s))] if run.eta_s else []
+        return ", ".join([*doing(translate, run, steps_done), f"{run.progress:.0%}", *left])
     if (minutes := results.of_run_or_empty(run).minutes) is not None:
         return translate("run.took", time=duration(translate, 60 * minutes))
     if run.started_at and run.finished_at:
@@ -105,6 +122,17 @@ def remark(translate: Translator, run: Run) -> str:
         # Negative if the clock was set back meanwhile: the duration is unknown then.
         return translate("run.took", time=duration(translate, took)) if took >= 0 else ""
     return ""
+
+
+def doing(translate: Translator, run: Run, steps_done: int) -> list[str]:
+    """`["training the policy 3/10 · step 3 of 5"]`; empty before the first stage."""
+    names = stages(run)
+    if run.stage not in names:
+        return []
+    of_policy, total = run.stage == method(run), steps_of(run)
+    what = translate(f"run.doing.{'policy' if of_policy else run.stage}")
+    count = f" {min(steps_done, total)}/{total}" if of_policy and total else ""
+    return [translate("run.step_of", what=what + count, step=names.index(run.stage) + 1, of=len(names))]
 
 
 def method(run: Run) -> str:
@@ -154,7 +182,7 @@ def readable(translate: Translator, render_part: Callable[[], Markup]) -> Markup
 def error(translate: Translator, run: Run) -> Markup:
     if reason := problem(run):
         return unreadable(translate, reason)
-    if run.error:
+    if run.error and not asks(run):
         message = translate("run.error", error=for_browser(run.error))
         return tag("p", message, class_="rl-notice rl-bad", role="alert", data_testid="run-error")
     if run.status == "lost":
@@ -182,7 +210,7 @@ ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_ra
 
 def result(translate: Translator, run: Run | None) -> Markup:
     """The results of a finished round; empty before its end."""
-    if run is None or not run.result:
+    if run is None or not run.result or run.status != "done":
         return EMPTY
     r = results.of_run(run)
     shown = {translate(f"run.figure.{name}"): interval(translate, figure) for name in ESTIMATES if (figure := getattr(r, name))}

@@ -28,8 +28,10 @@ class FinishedRound:
     id: str
     method: str
     adapter: AdapterConfig
-    pairs: int
-    """Training and held-out preference pairs."""
+    train: int
+    """Preference pairs on training prompts, which teach."""
+    heldout: int
+    """Preference pairs on held-out prompts, which measure."""
     simulated: int
     """Those of simulated annotators among them."""
     judgments: str
@@ -63,7 +65,8 @@ def finished(runs: Iterable[Run]) -> tuple[list[FinishedRound], list[UnreadableR
                 run.id,
                 config.method,
                 config.adapter,
-                snapshot.pairs,
+                snapshot.train,
+                snapshot.heldout,
                 snapshot.simulated,
                 snapshot.sha256[:SHOWN_HASH],
                 results.of_run_or_empty(run),

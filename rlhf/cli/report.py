@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.analysis import run_table, validation
+from rlhf.analysis import run_table, run_verdict, validation
 from rlhf.data import pairs
 from rlhf.runs import results
 from rlhf.runs.metric_table import TIME
@@ -22,17 +22,22 @@ from storage.exchange.import_writer import Report
 from storage.exchange.tracking import left_behind, read_otherwise
 
 
-def table(run: Run, metrics: Sequence[Metric]) -> str:
-    """The results of a finished run, one a line, with 95% intervals."""
+def table(run: Run, metrics: Sequence[Metric], people: Mapping[str, Any] | None = None) -> str:
+    """The results of a finished run, one a line, with 95% intervals.
+
+    Args:
+        people: the evidence of the blind comparisons that decided about its version, if there were any.
+    """
     result, snapshot = results.of_run(run), pairs.manifest_of_run(run)
     rule = f"the rule {result.rule!r}" if result.rule else "the rule"
     seconds = {m.name.removeprefix(TIME): m.value for m in metrics if m.name.startswith(TIME)}
     stages = ", ".join(f"{stage} {spent / 60:.1f}" for stage, spent in seconds.items())
     rows = [
         ("run", f"{run.id} ({run.status})"),
+        ("verdict", run_verdict.of(result, people).in_words()),
         (
             "preference pairs",
-            f"{snapshot.train} for training, {snapshot.heldout} held out"
+            pairs.in_words(snapshot.train, snapshot.heldout)
             + (f"; {snapshot.simulated} of them from simulated annotators" if snapshot.simulated else "")
             + (f"; {snapshot.labels} answers labelled good or bad left out" if snapshot.labels else "")
             + (f"; {snapshot.demo_votes} votes of the Demo page left out" if snapshot.demo_votes else ""),
@@ -132,7 +137,7 @@ def comparison(runs: Sequence[Run]) -> str:
             one.id,
             one.method,
             " ".join([one.adapter.kind, *(f"{name} {n}" for name, n in run_table.size(one.adapter).items())]),
-            f"{one.pairs}" + (f" ({one.simulated} simulated)" if one.simulated else ""),
+            pairs.in_words(one.train, one.heldout) + (f" ({one.simulated} simulated)" if one.simulated else ""),
             one.judgments,
             *(
                 f"{100 * e.value:.0f}% ({100 * e.low:.0f} to {100 * e.high:.0f})" if e else "-"

@@ -16,9 +16,9 @@ from rlhf.analysis import model_card, round_story
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
-from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
+from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, AtChance, Option, RoundConfig, options, with_options
 from rlhf.data import lineage
-from rlhf.runs import deciding, dry_run, reward_function
+from rlhf.runs import deciding, dry_run, results, reward_function
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.simulation.judges import RULES, LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError
@@ -174,7 +174,7 @@ def train(args: argparse.Namespace) -> int:
     run_id = begin(args, jobs, config)
     print(f"run {run_id}", flush=True)
     if args.debug:
-        debug(store, folder, run_id, args.reward)
+        debug(store, folder, run_id, args.reward, **answered(args))
     else:
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
@@ -182,6 +182,11 @@ def train(args: argparse.Namespace) -> int:
     if (found := rounds.of_run(store, run_id)) is not None and run.status == "done":
         print(f"\n{rounds_report.story(round_story.of_round(store, found.id))}")
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
+
+
+def answered(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says about a reward model at chance for a run that goes on with its own options."""
+    return {"at_chance": args.at_chance} if args.resume and getattr(args, "at_chance", None) else {}
 
 
 def begin(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> str:
@@ -196,7 +201,7 @@ def begin(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> str:
         jobs.requeue(args.resume)
     run_id: str = args.resume or jobs.create(config, judges=args.judges).id
     if not args.debug:
-        jobs.spawn(run_id, args.reward)
+        jobs.spawn(run_id, args.reward, **answered(args))
     return run_id
 
 
@@ -236,13 +241,13 @@ def dry(args: argparse.Namespace, jobs: Jobs) -> int:
     return 0 if would.hindrance is None else 2
 
 
-def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) -> None:
+def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None, at_chance: AtChance | None = None) -> None:
     """Runs the round inside this process; its errors are raised here, for a debugger to see."""
     from rlhf.runs.progress import Cancelled
     from rlhf.worker import work
 
     with round_bar() as show, contextlib.suppress(Cancelled, KeyboardInterrupt):
-        work(store, folder, run_id, show, reward)
+        work(store, folder, run_id, show, reward, at_chance)
 
 
 def runs_(args: argparse.Namespace) -> int:
@@ -252,7 +257,11 @@ def runs_(args: argparse.Namespace) -> int:
     if args.run_id:
         run = runs.get(store, args.run_id)
         try:
-            print(report.table(run, runs.metrics(store, run.id)) if run.result else failure_report(run, Jobs(store, folder)))
+            print(
+                report.table(run, runs.metrics(store, run.id))
+                if run.status == "done" and run.result
+                else failure_report(run, Jobs(store, folder))
+            )
         except MALFORMED_ROW_ERRORS as error:
             raise UsageError(f"{run.id}: its metrics cannot be read, rankloop did not write them ({error!r})") from error
         return 0
@@ -377,5 +386,6 @@ def failure_report(run: Run, jobs: Jobs) -> str:
     if tail := jobs.log_tail(run.id, 5):
         lines.append(f"log ({jobs.folder.run_log(run.id)}) ends in:\n{tail}")
     if run.status not in ACTIVE_STATUSES and not run.problem:
-        lines.append(f"resume with: rankloop train --data {jobs.folder.root} --resume {run.id}")
+        go_on = " --at-chance continue" if results.of_run_or_empty(run).stopped_at_chance else ""
+        lines.append(f"resume with: rankloop train --data {jobs.folder.root} --resume {run.id}{go_on}")
     return "\n".join(lines)

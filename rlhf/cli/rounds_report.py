@@ -7,6 +7,7 @@ from typing import Any
 
 from rlhf.analysis.round_story import Made, State, Story
 from rlhf.cli import report
+from rlhf.data import pairs
 from rlhf.runs.deciding import Standing
 from rlhf.runs.dry_run import DryRun
 from rlhf.runs.results import Estimate
@@ -87,7 +88,12 @@ def story(told: Story) -> str:
     rows = [
         ("round", f"{told.round.id}: {STATES[told.state]}"),
         ("run", f"{run.id} ({run.status}), started {told.round.created_at[:16].replace('T', ' ')} by {told.round.trigger}"),
-        ("learned from", f"{snapshot.pairs} preference pairs{simulated}, snapshot {snapshot.sha256}" if snapshot.sha256 else ""),
+        (
+            "learned from",
+            f"preference pairs: {pairs.in_words(snapshot.train, snapshot.heldout)}{simulated}, snapshot {snapshot.sha256}"
+            if snapshot.sha256
+            else "",
+        ),
         ("options", f"model {run.config.get('model', '?')}, method {run.config.get('method', '?')}, seed {run.seed}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
         ("policy when it began", told.baseline or ""),
@@ -182,7 +188,8 @@ def dry_run(would: DryRun) -> str:
     compared = f"{would.compared} is compared now: the new version waits until that is decided" if would.compared else ""
     rows = [
         ("would start", f"{_turn(would)}; nothing was started" if would.hindrance is None else f"no: {would.hindrance}"),
-        ("preference pairs", f"{would.train:,} that teach, {would.heldout:,} held out that measure"),
+        ("preference pairs", pairs.in_words(would.train, would.heldout)),
+        ("mind", pairs.few_measure(would.heldout) or ""),
         ("new judgments", f"{would.new_judgments:,}{since}"),
         ("estimated", "-" if would.minutes is None else f"{would.minutes:.1f} min, by the newest run over this model by this method"),
         ("before it", compared),

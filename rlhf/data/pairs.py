@@ -23,12 +23,30 @@ from storage.judging import judgments, pair_counts
 PAIRS_FILE = "pairs.jsonl"
 
 
+FEW_MEASURE = 20
+"""Held-out pairs below which the accuracy that they measure says little: of 20 pairs the 95% interval is about 40 points wide."""
+
+
 class NotEnoughPairs(Exception):
-    """Fewer preference pairs than a round needs; the message says how many are missing."""
+    """Fewer preference pairs that teach than a round needs; the message says how many are missing."""
 
     def __init__(self, message: str, *, found: int, needed: int):
         super().__init__(message)
         self.found, self.needed = found, needed
+
+
+def in_words(train: int, heldout: int) -> str:
+    """`28 teach · 73 measure`: pairs on training prompts teach, pairs on held-out prompts measure, and no pair does both."""
+    return f"{train:,} teach · {heldout:,} measure"
+
+
+def few_measure(heldout: int) -> str | None:
+    """What to know before a round with so few pairs that measure; None where there are enough."""
+    if heldout >= FEW_MEASURE:
+        return None
+    if not heldout:
+        return "no pair measures: the reward model's accuracy on held-out prompts stays unknown, and with it whether the policy learned"
+    return f"{heldout} measure: with fewer than {FEW_MEASURE} the interval of the held-out accuracy is too wide to tell much"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +132,7 @@ def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
 
 
 def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes: int = 0) -> None:
-    """Checks that there are enough preference pairs for the round.
+    """Checks that there are enough preference pairs that teach, which are those on training prompts.
 
     Args:
         unused_starter_votes: votes that are left out because the starter prompts are not in use.
@@ -123,10 +141,11 @@ def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes
         NotEnoughPairs: there are too few; the message has both numbers and the remedy.
     """
     preferred = [p for p in pairs if not p.tie]
-    _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs, unused_starter_votes)
+    train = sum(p.split == "train" for p in preferred)
+    _require(train, len(preferred) - train, min_pairs, unused_starter_votes)
     if not any(p.weight for p in preferred if p.split == "train"):
         raise NotEnoughPairs(
-            f"{len(preferred)} preference pairs, and all on training prompts have the weight 0: by gold answers and agreement, no "
+            f"{in_words(train, len(preferred) - train)}, and all that teach have the weight 0: by gold answers and agreement, no "
             "annotator judges better than chance. Leave out --reward-annotator-weights, or let several annotators judge more comparisons.",
             found=0,
             needed=min_pairs,
@@ -136,31 +155,25 @@ def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes
 def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool, demo_votes: bool = False) -> None:
     """As `require` for the pairs of a store, which are counted without loading them."""
     kinds, counts = _kinds(include_simulated), pair_counts.count(store, demo_votes=demo_votes)
-    found, train = counts.total(*kinds), counts.total(*kinds, splits=("train",))
-    enough = found >= min_pairs and train > 0
-    _require(found, train, min_pairs, 0 if enough else prompts.unused_starter_votes(store))
+    train, heldout = (counts.total(*kinds, splits=(split,)) for split in ("train", "heldout"))
+    _require(train, heldout, min_pairs, 0 if train >= max(1, min_pairs) else prompts.unused_starter_votes(store))
 
 
-def _require(found: int, train: int, min_pairs: int, unused_starter_votes: int) -> None:
+def _require(train: int, heldout: int, min_pairs: int, unused_starter_votes: int) -> None:
     left_out = (
         f" {unused_starter_votes} votes on starter prompts are left out, because the store has prompts of its own: to train on them "
         "too, `rankloop prompts --starters on`."
         if unused_starter_votes
         else ""
     )
-    if found < min_pairs:
+    needed = max(1, min_pairs)
+    if train < needed:
         raise NotEnoughPairs(
-            f"{found} preference pairs, need {min_pairs}: judge {min_pairs - found} more comparisons"
-            f"{f', or pass --min-pairs {found}' if found else ''}. Ties and skips give no pair; simulated judgments count only "
-            "with --include-simulated." + left_out,
-            found=found,
-            needed=min_pairs,
-        )
-    if not train:
-        raise NotEnoughPairs(
-            "every preference pair is on a held-out prompt: judge some comparisons on training prompts." + left_out,
-            found=found,
-            needed=min_pairs,
+            f"{in_words(train, heldout)}: a round needs {needed} preference pairs that teach, which are those on training prompts. Judge "
+            f"{needed - train} more comparisons on training prompts{f', or pass --min-pairs {train}' if train else ''}. "
+            "Ties and skips give no pair; simulated judgments count only with --include-simulated." + left_out,
+            found=train,
+            needed=needed,
         )
 
 

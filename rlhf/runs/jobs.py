@@ -17,10 +17,10 @@ from importlib.metadata import version
 import psutil
 
 from rlhf import model_files
-from rlhf.config import ConfigError, RoundConfig, check
+from rlhf.config import AtChance, ConfigError, RoundConfig, check
 from rlhf.data import demonstrations, pairs
 from rlhf.data.pairs import NotEnoughPairs
-from rlhf.runs import policy_start
+from rlhf.runs import log_text, policy_start
 from rlhf.runs.environment import engine_environment
 from rlhf.safe_files import ModelError
 from storage.content import policies
@@ -156,8 +156,11 @@ class Jobs:
         rounds.create(self.store, run_id, trigger=trigger, judges=judges, baseline=baseline)
         return run
 
-    def resume(self, run_id: str) -> Run:
+    def resume(self, run_id: str, *, go_on: bool = False) -> Run:
         """Resumes a run that failed, was cancelled or was lost, from its last checkpoint, at a page's request.
+
+        Args:
+            go_on: the policy is to be trained although the reward model cannot be told from a coin.
 
         Raises:
             RoundError: the run has another status, it names a reward function, or another round is running.
@@ -166,7 +169,10 @@ class Jobs:
         config = RoundConfig.from_dict(runs.readable(self.store, run_id).config)
         _refuse_code(config.reward_function, f"rankloop train --resume {run_id}")
         self.requeue(run_id)
-        self.spawn(run_id)
+        if go_on:
+            self.spawn(run_id, at_chance="continue")
+        else:
+            self.spawn(run_id)
         return runs.get(self.store, run_id)
 
     def requeue(self, run_id: str) -> None:
@@ -199,18 +205,23 @@ class Jobs:
         return lost + runs.mark_stale_lost(self.store, STALE_S, alive)
 
     def log_tail(self, run_id: str, lines: int = 40) -> str:
-        """The last lines of the worker's log; empty where there is no log."""
+        """The last lines of the worker's log, without progress bars and the warnings of libraries; empty where there is no log."""
         try:
             with self.folder.run_log(run_id).open("rb") as file:
                 file.seek(0, os.SEEK_END)
                 file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
-                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+                return "\n".join(log_text.readable(file.read().decode("utf-8", "replace")).splitlines()[-lines:])
         except (OSError, StoreError):
             return ""
 
-    def spawn(self, run_id: str, reward: str | None = None) -> None:
-        """Starts the worker of a run whose row exists. `reward` is the function that the command line names, if any."""
-        named = ["--reward", reward] if reward else []
+    def spawn(self, run_id: str, reward: str | None = None, *, at_chance: AtChance | None = None) -> None:
+        """Starts the worker of a run whose row exists.
+
+        Args:
+            reward: the function that the command line names, if any.
+            at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
+        """
+        named = [*(["--reward", reward] if reward else []), *(["--at-chance", at_chance] if at_chance else [])]
         log = self.folder.run_log(run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:

@@ -202,6 +202,8 @@ class RoundResult:
     best_of_n: BestOfN | None = None
     stopped_by_kl: KLStop | None = None
     best_checkpoint: BestCheckpoint | None = None
+    stopped_at_chance: bool | None = None
+    """Whether the round stopped before its policy was trained, because its reward model could not be told from a coin; None otherwise."""
     lengths: LengthReport | None = None
     template: TemplateReport | None = None
     """None where the template supports all of the data."""

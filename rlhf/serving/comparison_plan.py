@@ -2,7 +2,7 @@
 
 One policy is current (`storage.project.rounds`). New comparisons hold two of its samples, or one beside the base's; while a round is to
 be decided, a share of them holds one sample of its version beside one of the current policy, on a held-out prompt that is drawn
-anew for each. These shares are settings of the project.
+anew for each. Of all others, at most the declared share is on held-out prompts. These shares are settings of the project.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Policies:
     """The round whose version is compared with the current policy; None while there is none."""
     after: int
     """The id of the newest decision; a later one may make pointless what was planned with these versions."""
+    by_split: Mapping[Split, int]
+    """How many comparisons there are on prompts of each split, without those that decide rounds."""
 
 
 def policies_now(store: Database, base_model: str, judges: RoundJudges = "people") -> Policies:
@@ -58,7 +60,7 @@ def policies_now(store: Database, base_model: str, judges: RoundJudges = "people
         set_aside = refusals.by_model(store).get(base_model, set())
         if all(prompt.id in set_aside for prompt in prompts.of_split(store, "heldout")):
             asked = None
-    return Policies(current, base, asked, after)
+    return Policies(current, base, asked, after, comparisons.ordinary_by_split(store))
 
 
 def current_pair(current: PolicyVersion, base: PolicyVersion, base_share: float, rng: random.Random) -> Versions:
@@ -73,11 +75,15 @@ def plan(now: Policies, ordinary: Sequence[Versions | None], project: ProjectSet
         ordinary: the versions of each, where it is not to decide a round; None takes them from the current policy.
     """
     planned = []
+    on_train, on_heldout = now.by_split["train"], now.by_split["heldout"]
     for versions in ordinary:
         if rng.random() < project.deciding_share and (decides := deciding(now)) is not None:
             planned.append(decides)
             continue
-        split: Split = "heldout" if rng.random() < project.heldout_share else "train"
+        drawn = rng.random() < project.heldout_share
+        # The declared share is a limit too: what was drawn beyond it is asked on a training prompt.
+        split: Split = "heldout" if drawn and on_heldout + 1 <= project.heldout_share * (on_train + on_heldout + 1) else "train"
+        on_train, on_heldout = on_train + (split == "train"), on_heldout + (split == "heldout")
         planned.append(Planned(versions or current_pair(now.current, now.base, project.base_share, rng), split))
     return planned
 

@@ -92,6 +92,14 @@ def fit_reward(
     return model
 
 
+def heldout_accuracy(
+    backbone: Backbone, model: RewardModel, snapshot: list[pairs.PreferencePair], progress: RunProgress
+) -> Estimate | None:
+    """The reward model's accuracy on the pairs that measure; None without such pairs."""
+    chosen, rejected = evaluation.pair_scores(backbone, model, pairs.of_split(snapshot, "heldout"), progress.uncounted)
+    return evaluation.accuracy_on_votes(chosen, rejected)
+
+
 def load_outside(config: RoundConfig, backbone: Backbone) -> OutsideRewardModel | None:
     """The reward model from elsewhere that the options name, on the backbone's device and in its precision; None without one.
 

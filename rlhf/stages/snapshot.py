@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from storage.core.records import Prompt
 from storage.judging import completion_labels, demo_votes
 from storage.project import runs
 
+log = logging.getLogger("rankloop.round")
+
 
 def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Path) -> list[pairs.PreferencePair]:
     """Freezes the pairs that this run is trained on; a resumed run uses the frozen ones."""
@@ -35,6 +38,9 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
                 ),
             )
         pairs.require(collected, config.reward.min_pairs)
+        heldout = sum(p.split == "heldout" for p in collected)
+        if few := pairs.few_measure(heldout):
+            log.warning("%s", few)
         pairs.write_snapshot(collected, run_dir)
     frozen = pairs.read_snapshot(run_dir)
     left_out = 0 if config.demo_votes else demo_votes.count(store)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from storage.content import completions, prompts
 from storage.core.database import Database, StoreError, now, to_json
-from storage.core.records import Comparison
+from storage.core.records import Comparison, Split
 from storage.project import settings
 
 FEWEST, MOST = 2, 9
@@ -33,6 +33,9 @@ def random_write_order(count: int, rng: random.Random) -> list[int]:
     rng.shuffle(order)
     return order
 
+
+DECIDE = "decide"
+"""The `purpose` of a comparison that helps to decide about a new policy version."""
 
 DEMO = "demo"
 """The `purpose` of a comparison of the Demo page: `storage.judging.demo_votes` writes it together with its vote. Such votes are left out
@@ -187,6 +190,16 @@ def without_simulated_judgment(store: Database, limit: int, *, round_id: int | N
         {"limit": limit, "round": round_id, "deciding": deciding},
     )
     return many(store, [row["id"] for row in rows])
+
+
+def ordinary_by_split(store: Database) -> dict[Split, int]:
+    """Number of comparisons that were written here on prompts of each split, without the Demo page's and those that decide rounds."""
+    rows = store.rows(
+        "SELECT p.split, count(*) FROM comparisons c JOIN prompts p ON p.id = c.prompt_id "
+        f"WHERE c.import_id IS NULL AND c.purpose NOT IN ('{DEMO}', '{DECIDE}') GROUP BY p.split"
+    )
+    found: dict[Split, int] = {"train": 0, "heldout": 0}
+    return found | {row[0]: row[1] for row in rows}
 
 
 def prompt_usage(store: Database) -> dict[int, int]:

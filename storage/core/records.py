@@ -264,7 +264,7 @@ class ProjectSettings:
     base_share: float = 0.1
     """Share of the current policy's new comparisons that set it beside the base, 0 to 0.9."""
     heldout_share: float = 0.15
-    """Share of new comparisons on held-out prompts, 0 to 0.5, besides those that decide about a new policy version."""
+    """Largest share of new comparisons on held-out prompts, 0.1 to 0.2, besides those that decide about a new policy version."""
     deciding_share: float = 0.5
     """Share of new comparisons that decide about a new policy version while there is one to decide about, 0 to 0.9; 0 asks for none."""
     deciding_annotators: int = 2

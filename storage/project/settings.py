@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 
 from storage.core import json_columns
@@ -14,6 +14,8 @@ MAX_ASPECTS = 8
 MAX_SHARE = 0.5
 MAX_NEW_SHARE = 0.9
 """Largest `base_share` and `deciding_share`: some new comparisons are always two samples of the current policy."""
+MIN_HELDOUT, MAX_HELDOUT = 0.1, 0.2
+"""Bounds of `heldout_share`: with less nothing can be measured, with more too little is left to learn from."""
 MIN_ERROR, MAX_ERROR = 0.001, 0.2
 MIN_DECIDING, MAX_DECIDING = 10, 5_000
 MAX_DAILY_GOAL = 1_000
@@ -30,8 +32,8 @@ _INTEGER_FIELDS = (
 )  # fmt: skip
 
 _SHARES = {
-    "gold_share": (0, MAX_SHARE), "repeat_share": (0, MAX_SHARE), "heldout_share": (0, MAX_SHARE), "base_share": (0, MAX_NEW_SHARE),
-    "deciding_share": (0, MAX_NEW_SHARE), "deciding_error": (MIN_ERROR, MAX_ERROR),
+    "gold_share": (0, MAX_SHARE), "repeat_share": (0, MAX_SHARE), "base_share": (0, MAX_NEW_SHARE),
+    "heldout_share": (MIN_HELDOUT, MAX_HELDOUT), "deciding_share": (0, MAX_NEW_SHARE), "deciding_error": (MIN_ERROR, MAX_ERROR),
 }  # fmt: skip
 """The bounds of each fraction."""
 
@@ -48,13 +50,23 @@ def _from_json(text: str) -> ProjectSettings:
     known = {field.name for field in fields(ProjectSettings)}
     try:
         values = {name: value for name, value in json_columns.from_json(text, dict, "The project's settings").items() if name in known}
-        settings = ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
+        settings = _within(ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))}))
         if reason := problem(settings):
             raise json_columns.Unreadable(f"The project's settings cannot be read: {reason}. Save them again.")
         return settings
     except (json_columns.Unreadable, TypeError) as error:
         json_columns.log.warning("%s The defaults are used until then.", error)
         return ProjectSettings()
+
+
+def _within(stored: ProjectSettings) -> ProjectSettings:
+    """The settings with the held-out share that is nearest to the stored one: rows from before its bounds hold 0 to 0.5."""
+    if not isinstance(stored.heldout_share, int | float) or not 0 <= stored.heldout_share <= MAX_SHARE:
+        return stored
+    nearest = min(max(stored.heldout_share, MIN_HELDOUT), MAX_HELDOUT)
+    if nearest != stored.heldout_share:
+        json_columns.log.warning("The share on held-out prompts is %s and was stored as %s.", nearest, stored.heldout_share)
+    return replace(stored, heldout_share=nearest)
 
 
 def change(store: Database, settings: ProjectSettings, by: int | None) -> None:

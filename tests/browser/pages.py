@@ -158,6 +158,10 @@ class TrainingPage:
         self.page.get_by_role("tab", name="Training").click()
         expect(self.page.locator("#pairs-available")).to_contain_text("pair")
 
+    def show(self, part: str) -> None:
+        """Opens a part of the run: `result`, `trust`, `policy`, `samples`, `config` or `log`."""
+        self.page.locator(f"#run-part-{part}-button").click()
+
     def choose_preset(self, name: str) -> None:
         self.page.locator("#preset input").click()
         self.page.get_by_role("option", name=name).click()

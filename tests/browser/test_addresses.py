@@ -1,6 +1,7 @@
 """Every page, Lead section, run and comparison has an address, which a reload, Back and a link keep."""
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import expect
@@ -95,5 +96,24 @@ def test_a_run_has_an_address(new_program, page):
     expect(page).to_have_url(at("/#training/20260102-000000-bbbb"))
     page.go_back()
     expect(page.locator("#run-picker input")).to_have_value(re.compile("aaaa"))
+    open_tab(page, "Data")
+    open_tab(page, "Training")
+    expect(page).to_have_url(at("/#training/20260101-000000-aaaa"))
+    expect(page.locator("#run-picker input")).to_have_value(re.compile("aaaa"))
+    # The page is left before the server has answered: the choice is kept all the same.
+    page.route("**/gradio_api/run/predict", lambda route: (time.sleep(0.5), route.continue_()))
+    page.locator("#run-picker input").click()
+    page.get_by_role("option", name=re.compile("bbbb")).click()
+    open_tab(page, "Data")
+    open_tab(page, "Training")
+    expect(page).to_have_url(at("/#training/20260102-000000-bbbb"))
+    expect(page.locator("#run-picker input")).to_have_value(re.compile("bbbb"))
+    page.go_back()
+    page.go_back()
+    expect(page).to_have_url(at("/#training/20260102-000000-bbbb"))
+    page.go_back()
+    expect(page).to_have_url(at("/#training/20260101-000000-aaaa"))
+    expect(page.locator("#run-picker input")).to_have_value(re.compile("aaaa"))
+    page.unroute("**/gradio_api/run/predict")
     page.goto(f"{program.url}/#training/none")
     expect(page.locator("#run-picker input")).to_have_value(re.compile("bbbb"))

@@ -134,6 +134,7 @@ def test_a_charts_tooltip_can_be_read_and_leaves_the_axis_free(new_program, page
         page.emulate_media(color_scheme=scheme)
         page.goto(f"{program.url}/#training/r1")
         page.reload()
+        page.locator("#run-part-trust-button").click()
         plot = page.locator("#plot-reward-loss .nsewdrag").first
         plot.wait_for()
         plot.hover()

@@ -57,8 +57,8 @@ def pages_of(page, language: str) -> dict[str, str]:
         if name == "training":
             page.locator("#start-round").click()
             expect(page.locator("#start-refusal")).to_contain_text("50")
-            page.locator("#all-options button").first.click()
-            expect(page.locator("#all-options input").last).to_be_visible()
+            page.locator("#options-guards button").first.click()
+            expect(page.locator("#options-guards input").last).to_be_visible()
         found[name] = shown(page)
     return found
 

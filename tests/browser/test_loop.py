@@ -39,7 +39,7 @@ def test_judge_train_and_compare(judged_program, page):
     judge_all(program, page)
 
     training = TrainingPage(page)
-    expect(page.locator("#pairs-available")).to_contain_text("4 preference pairs from people")
+    expect(page.locator("#pairs-available")).to_contain_text("from people: 4 teach · 0 measure")
     training.start()
     expect(page.locator("#start-refusal")).to_contain_text("50")
     training.choose_preset("tiny")
@@ -52,8 +52,11 @@ def test_judge_train_and_compare(judged_program, page):
     expect(training.status).to_have_text("Running")
     training.expect_status("Done", within_s=ROUND_S)
     expect(page.get_by_test_id("result")).to_contain_text("Policy version")
-    for plot in ("reward-loss", "policy-1", "policy-2"):
+    expect(page.get_by_test_id("run-verdict")).to_contain_text("no held-out pair has measured the reward model")
+    for part, plot in (("trust", "reward-loss"), ("policy", "policy-1"), ("policy", "policy-2")):
+        training.show(part)
         expect(page.locator(f"#plot-{plot} .scatterlayer .js-line")).to_be_attached()
+    training.show("samples")
     expect(page.get_by_test_id("samples").locator(".rl-sample")).to_have_count(2)
     (run,) = runs.all_runs(program.store)
     assert run.config["reward"]["min_pairs"] == 3
@@ -97,6 +100,7 @@ def test_a_round_outlives_a_restart_of_the_program(judged_program, page):
         lambda: any(m.name == "objective/scores" for m in runs.metrics(program.store, runs.active(program.store).id)),
         "the run goes on", within_s=ROUND_S,
     )  # fmt: skip
+    training.show("policy")
     expect(page.locator("#plot-policy-1 .scatterlayer .js-line")).to_be_attached()
     training.cancel.click()
     training.expect_status("Cancelled", within_s=ROUND_S)

@@ -83,6 +83,7 @@ def test_hostile_samples_and_errors_of_a_run_are_shown_and_no_script_runs(progra
     page.goto(program.url)
     training = TrainingPage(page)
     training.expect_status("Failed", within_s=PATIENCE_S)
+    training.show("samples")
     expect(page.get_by_test_id("samples")).to_contain_text("window.ran = 1; alert(1)")
     expect(page.get_by_test_id("run-error")).to_contain_text("<script>window.ran = 1; alert(1)</script>")
     for tab in ("Demo", "Data", "Compare"):

@@ -78,7 +78,7 @@ def test_three_people_and_a_round_from_votes_to_a_rollback(program, people):
     training = TrainingPage(page)
     training.choose_preset("tiny")
     training.fill(min_pairs=3)
-    page.locator("#all-options button").first.click()
+    page.locator("#options-guards button").first.click()
     training.fill(guards_max_kl=1000)
     # A tiny random model repeats itself and never ends; what the guards refuse is tested elsewhere.
     for option in ("max_repetition", "max_unended", "max_empty", "max_phrase"):

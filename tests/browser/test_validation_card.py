@@ -10,9 +10,9 @@ from storage.content import prompts
 from storage.judging import judgments, queue
 from storage.people import annotators
 from storage.project import runs
-from tests.browser.pages import TrainingPage, open_tab, settled
+from tests.browser.pages import TrainingPage, settled
 from tests.browser.program import Program
-from tests.browser.test_accessibility import violations
+from tests.browser.test_accessibility import nothing, violations
 
 pytestmark = pytest.mark.slow
 
@@ -67,13 +67,15 @@ def test_the_card_shows_the_validation_and_links_to_comparisons(finished, page):
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.goto(finished.url)
-    TrainingPage(page)
+    training = TrainingPage(page)
+    training.show("trust")
     validation = runs.get(finished.store, "round-1").validation
 
     card = page.get_by_test_id("validation")
     expect(card).to_contain_text(f"{100 * validation['accuracy']['value']:.0f}%")
     expect(card).to_contain_text("180 pairs of 60 training prompts")
-    for plot in ("learning_curve", "reliability", "score_over_kl"):
+    for part, plot in (("policy", "score_over_kl"), ("trust", "learning_curve"), ("trust", "reliability")):
+        training.show(part)
         expect(page.locator(f"#plot-{plot} .scatterlayer .points path").first).to_be_attached()
     expect(page.get_by_test_id("validation-kinds").locator("tbody tr")).to_have_count(3)
     expect(page.get_by_test_id("validation-kinds")).to_contain_text("short story")
@@ -112,7 +114,7 @@ def test_a_link_to_a_missing_comparison_shows_an_error(finished, page):
 def test_before_the_validation_the_card_says_when_it_appears(finished, page):
     runs.create(finished.store, "round-2", config=RoundConfig().to_dict(), seed=0, versions={})
     page.goto(finished.url)
-    TrainingPage(page)
+    TrainingPage(page).show("trust")
     expect(page.get_by_test_id("validation")).to_contain_text("before the policy is trained")
     expect(page.locator("#plot-reliability")).not_to_be_visible()
     runs.set_validation(finished.store, "round-2", runs.get(finished.store, "round-1").validation)
@@ -128,12 +130,23 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         context = browser.new_context(viewport=size, color_scheme=scheme)
         page = context.new_page()
         with settled(page):
-            page.goto(f"{finished.url}?__theme={scheme}")
-        open_tab(page, "Training")
-        expect(page.get_by_test_id("validation-high-loss")).to_be_visible()
-        # Gradio's placeholder of a plot that is not there yet is not checked.
-        expect(page.locator(".rl-plot .main-svg").first).to_be_visible()
-        expect(page.locator(".rl-plot .empty")).to_have_count(0)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert violations(page) == []
+            page.goto(f"{finished.url}?__theme={scheme}#training/round-1")
+        expect(page.get_by_test_id("run-verdict")).to_be_visible()
+        found = {}
+        for part in ("trust", "policy", "samples", "config", "log", "result"):
+            with settled(page):
+                page.locator(f"#run-part-{part}-button").click()
+            if part in ("trust", "policy"):
+                # Gradio's placeholder of a plot that is not there yet is not checked.
+                expect(page.locator(".rl-plot .main-svg").locator("visible=true").first).to_be_visible()
+                expect(page.locator(".rl-plot .empty").locator("visible=true")).to_have_count(0)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), part
+            found[part] = violations(page)
+        with settled(page):
+            page.locator("#option-search input, #option-search textarea").first.fill("clip")
+        expect(page.locator("#option-ppo-clip")).to_be_visible()
+        page.locator("#option-ppo-clip input").fill("0.3")
+        expect(page.locator("#option-ppo-clip [data-mark]")).to_have_attribute("data-mark", "changed")
+        found["search"] = violations(page)
+        assert nothing(found)
         context.close()

@@ -151,7 +151,8 @@ class FakeJobs:
     def cancel(self, run_id):
         runs.request_cancel(self.store, run_id)
 
-    def resume(self, run_id):
+    def resume(self, run_id, *, go_on=False):
+        self.gone_on = go_on
         return runs.requeue(self.store, run_id)
 
     def log_tail(self, run_id, lines=40):

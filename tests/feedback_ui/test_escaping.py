@@ -43,7 +43,7 @@ from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.training import queue_view, round_view, rounds_table, run_view, validation_view
+from feedback_ui.training import config_view, queue_view, round_view, rounds_table, run_view, validation_view, verdict_view
 from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
 from rlhf.analysis.drift import Drift
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
@@ -92,8 +92,8 @@ from storage.people.audit import AuditEntry
 NOW = "2026-11-02T10:00:00.000+00:00"
 MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
-    prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, visitor,
-    queue_view,
+    prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, verdict_view,
+    config_view, queue_view, visitor,
     demo_view, gallery_view, versions_view,
 )  # fmt: skip
 
@@ -228,7 +228,7 @@ def error(text):
 CASES = {
     "presenters.answer": (lambda t, w: presenters.answer(w, t, writing=True), MARKDOWN),
     "presenters.server_down": lambda t, w: presenters.server_down(w, error(t)),
-    "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, 3, 2, unused_starter_votes=1),
+    "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, (3, 2), (2, 0), few_measure=20, unused_starter_votes=1),
     "presenters.starters_left_out": lambda t, w: presenters.starters_left_out(w, 2),
     "presenters.notice": lambda t, w: presenters.notice(t),
     "presenters.empty_state": lambda t, w: presenters.empty_state(t),
@@ -315,7 +315,7 @@ CASES = {
     "run_view.readable": lambda t, w: run_view.readable(w, lambda: {}[t]),
     "run_view.error": lambda t, w: run_view.error(w, a_run(t)) + run_view.error(w, a_run(t, problem=t)),
     "run_view.simulated_mark": lambda t, w: run_view.simulated_mark(w, a_run(t)),
-    "run_view.result": lambda t, w: run_view.result(w, a_run(t)),
+    "run_view.result": lambda t, w: run_view.result(w, a_run(t, status="done")),
     "run_view.samples": (lambda t, w: run_view.samples(w, [filled(RunSample, t)]), MARKDOWN),
     "round_view.section": lambda t, w: round_view.section(w, a_story(t, opened=True), [ASSESSED]) + round_view.section(
         w, a_story(t, opened=False), []
@@ -324,6 +324,11 @@ CASES = {
         w, [a_queued_round(t), replace(a_queued_round(t), by_id=None)], [a_queued_round(t)], {1: t}, acts=True
     ),
     "round_view.picture": lambda t, w: round_view.picture(w, [ASSESSED]),
+    "verdict_view.section": lambda t, w: verdict_view.section(w, a_run(t, status="done"), a_story(t, opened=True)) + verdict_view.section(
+        w, a_run(t, status="cancelled"), None
+    ),
+    "config_view.marks": lambda t, w: config_view.marks({"x": RoundConfig(model=t)}, ("seed",), t),
+    "config_view.section": lambda t, w: config_view.section(w, RoundConfig(model=t)),
     "rounds_table.section": lambda t, w: rounds_table.section(w, [a_run(t, status="done")]),
     "validation_view.card": lambda t, w: validation_view.card(w, a_run(t)),
     "validation_view.details": lambda t, w: validation_view.details(w, a_run(t), {1: filled(Annotator, t)}, {1: a_comparison(t)}),

@@ -59,6 +59,7 @@ def test_every_single_option_reaches_its_own_field():
         "adapter-kind": "dora",
         "reward-adapter-kind": "ia3",
         "model": "x",
+        "at-chance": "stop",
         "device": "cpu",
         "dtype": "float32",
         "seed": 7,

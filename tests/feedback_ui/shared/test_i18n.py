@@ -155,10 +155,10 @@ def test_an_option_is_explained_in_english_as_on_the_command_line():
 
 def test_singular_and_plural():
     english, korean = Translator("en"), Translator("ko")
-    assert english("training.pairs_from_people", count=1) == "1 preference pair from people"
-    assert english("training.pairs_from_people", count=0) == "0 preference pairs from people"
-    assert english("training.pairs_from_people", count=1204) == "1,204 preference pairs from people"
-    assert korean("training.pairs_from_people", count=1) == "사람이 만든 선호 쌍 1개"
+    assert english("training.demo_votes", count=1).startswith("1 vote of the Demo page is left out")
+    assert english("training.demo_votes", count=0).startswith("0 votes of the Demo page are left out")
+    assert english("training.demo_votes", count=1204).startswith("1,204 votes of the Demo page are left out")
+    assert korean("training.demo_votes", count=1).startswith("시연 페이지의 투표 1개는")
 
 
 def test_values_are_not_formatted_again():

@@ -22,11 +22,13 @@ def test_durations(seconds, expected):
 
 
 def test_pairs_from_people_and_simulated_ones_are_counted_separately():
-    html = presenters.pairs_available(EN, 2, 1)
-    assert "2 preference pairs from people, 1 from simulated annotators (used only if included)." in html
-    assert "judge some comparisons" in presenters.pairs_available(EN, 0, 0)
+    html = presenters.pairs_available(EN, (28, 73), (1, 0))
+    assert "from people: 28 teach · 73 measure. From simulated annotators (used only if included): 1 teach · 0 measure." in html
+    assert "judge some comparisons" in presenters.pairs_available(EN, (0, 0), (0, 0))
+    assert "hardly tell" not in presenters.pairs_available(EN, (28, 20), (0, 0), few_measure=20)
+    assert "19 pairs measure" in presenters.pairs_available(EN, (28, 19), (0, 0), few_measure=20)
     assert "Demo" not in html
-    assert "4 votes of the Demo page are left out" in presenters.pairs_available(EN, 2, 1, demo_votes=4)
+    assert "4 votes of the Demo page are left out" in presenters.pairs_available(EN, (2, 1), (1, 0), demo_votes=4)
 
 
 def test_notices_are_escaped():

@@ -45,6 +45,8 @@ def test_the_score_is_drawn_over_the_root_of_the_kl():
     # The reward model's score without the penalty, if it is logged.
     paid_less = charts.score_over_kl(EN, [*scores, *kl, *points_of("proxy_scores", 0.7, 1.2, 1.3)])
     assert list(paid_less.data[0].y) == [0.7, 1.2, 1.3]
+    # The steps are told apart by their colour.
+    assert list(line.marker.color) == [1, 2, 3] and line.marker.showscale and line.marker.colorbar.title.text == "step"
     # A KL that is measured on samples may come out below 0.
     assert charts.score_over_kl(EN, [*scores[:1], *points_of("kl", -0.1)]).data[0].x[0] == 0
 
@@ -56,3 +58,8 @@ def test_disagreement_is_a_band_around_the_score():
     assert list(upper.y) == pytest.approx([0.6, 1.3]) and list(lower.y) == pytest.approx([0.4, 0.7]) and lower.fill == "tonexty"
     assert list(line.y) == [0.5, 1.0]
     assert len(charts.score_over_kl(EN, points_of("scores", 0.5) + points_of("kl", 1.0) + points_of("disagreement", 0.0)).data) == 1
+
+
+def test_a_word_is_said_of_a_kl_below_zero():
+    assert charts.on_negative_kl(EN, points_of("kl", 0.0, 1.0)) == ""
+    assert charts.on_negative_kl(EN, points_of("kl", -0.1, 1.0, -0.2)).startswith("In 2 steps the KL came out below 0 and is drawn at 0")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from called_pages import EN, ENGLISH, filled_in, page
+from called_pages import EN, ENGLISH, asking, filled_in, page
 
 from feedback_ui.app import build_app
 from feedback_ui.server.auth import Auth
@@ -48,3 +48,27 @@ def test_start_runs_the_forms_configuration_and_shows_the_run(training, jobs):
 def test_an_invalid_form_is_refused_with_its_cause(training, jobs, typed, message):
     assert message in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
     assert jobs.started == []
+
+
+def visible(training, update):
+    return {name for name, field in training.form.fields.items() if update[field]["visible"]}
+
+
+def test_words_find_options_of_the_method_in_its_language(training):
+    form = training.form
+    found = form.find("clip", "ppo", ENGLISH)
+    assert visible(training, found) == {"ppo-clip", "ppo-value-clip"}
+    assert (found[form.groups["ppo"]].visible, found[form.groups["ppo"]].open, found[form.groups["reward"]].visible) == (True, True, False)
+    assert visible(training, form.find("CLIP range", "grpo", ENGLISH)) == {"group-clip"}
+    assert "ppo-clip" in visible(training, form.find("클립", "ppo", asking("ko")))
+    assert "No option of this method" in form.find("banana", "ppo", ENGLISH)[form.none_found]
+
+
+def test_only_the_options_of_the_chosen_method_are_shown(training):
+    form = training.form
+    shown = form.choose_method("", "dpo", ENGLISH)
+    assert {"dpo-beta", "dpo-epochs", "seed", "method"} <= visible(training, shown)
+    assert not {"ppo-steps", "group-steps", "sft-epochs"} & visible(training, shown)
+    assert [name for name, group in form.groups.items() if not shown[group].visible] == ["scoring", "ppo", "group", "sft"]
+    everything = form.find("", "ppo", ENGLISH)
+    assert everything[form.groups["ppo"]].visible and everything[form.groups["ppo"]].open is False

@@ -19,7 +19,7 @@ ENGLISH = SimpleNamespace(headers={})
 
 
 class NoWorkers(Jobs):
-    def spawn(self, run_id, reward=None):
+    def spawn(self, run_id, reward=None, *, at_chance=None):
         raise AssertionError("a worker was started")
 
 
@@ -41,7 +41,7 @@ def test_the_form_has_no_field_for_a_reward_function(training):
 
 def test_a_forged_option_is_refused(training, monkeypatch):
     field = training.form.fields["seed"]
-    option = next(o for o in training.form.others if o.name == "seed")
+    option = training.form.options["seed"]
     training.form.fields["reward-function"] = field
     monkeypatch.setattr("feedback_ui.training.form.options", lambda _: [replace(option, name="reward-function", type=str)])
     with pytest.raises(ConfigError, match="unknown option 'reward-function'"):

@@ -6,6 +6,7 @@ from called_pages import EN, ENGLISH, asking, filled_in
 from rlhf.config import ConfigError
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs.jobs import RoundError
+from rlhf.runs.results import Estimate, RoundResult
 from storage.project import runs
 
 
@@ -17,17 +18,21 @@ def test_a_refused_start_says_why(training, jobs, error):
     assert training.progress not in shown
 
 
-TOO_FEW = NotEnoughPairs("3 preference pairs, need 50: pass --min-pairs 3", found=3, needed=50)
-ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: judge others", found=60, needed=50)
+TOO_FEW = NotEnoughPairs("3 teach · 9 measure: pass --min-pairs 3", found=3, needed=50)
+NO_WEIGHT = NotEnoughPairs("60 teach · 9 measure, and all that teach have the weight 0", found=60, needed=50)
 
 
 @pytest.mark.parametrize(
     ("error", "request_", "message"),
     [
-        (TOO_FEW, "en", "3 preference pairs, and this round asks for 50: judge 47 more comparisons, or set “Fewest pairs” to 3."),
+        (
+            TOO_FEW,
+            "en",
+            "and this round asks for 50: judge 47 more comparisons on training prompts, or set “Fewest pairs” to 3.",
+        ),
         (TOO_FEW, "ko", "비교를 47건 더 판정해 주세요. 또는 ‘최소 선호 쌍 수’를 3개로 낮추세요."),
-        (ONLY_HELD_OUT, "en", "Every preference pair is on a held-out prompt: judge others."),
-        (ONLY_HELD_OUT, "ko", "요청을 처리하지 못했습니다. Every preference pair is on a held-out prompt: judge others."),
+        (NO_WEIGHT, "en", "60 teach · 9 measure, and all that teach have the weight 0."),
+        (NO_WEIGHT, "ko", "요청을 처리하지 못했습니다. 60 teach · 9 measure, and all that teach have the weight 0."),
         (ConfigError("--ppo-steps 0: must be greater than 0"), "en", "“PPO steps” 0: must be greater than 0."),
         (ConfigError("--ppo-steps 0: must be greater than 0"), "ko", "‘PPO 스텝 수’ 0: must be greater than 0."),
         (ConfigError("2 steps: too few"), "en", "2 steps: too few."),
@@ -118,3 +123,14 @@ def test_a_tick_does_not_update_the_open_list_of_runs(training, store):
     shown = training.follow("r", drawn, ENGLISH)
     assert "failed" in shown[training.picker].choices[0][0]
     assert shown[training.resume].visible
+
+
+def test_a_run_that_stopped_at_chance_asks_and_goes_on_when_told_to(training, store, jobs):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    result = RoundResult(heldout_accuracy=Estimate(0.52, 0.41, 0.63, 80), stopped_at_chance=True)
+    runs.finish(store, "r", "cancelled", error="It stopped at chance.", result=result.to_json())
+    shown = training.show(EN, "r")
+    assert "52% (41 to 63%) of 80 held-out pairs" in shown[training.verdict] and "Waits for your answer" in shown[training.progress]
+    assert (shown[training.go_on].visible, shown[training.resume].visible) == (True, False)
+    after = training.go_on_round("r", ENGLISH)
+    assert jobs.gone_on and after[training.verdict] == "" and after[training.go_on].visible is False

@@ -33,7 +33,18 @@ def test_an_open_round_shows_its_votes_guards_comparisons_and_what_is_missing(pl
     runs.finish(play.store, "r1", "done", result=result.to_json())
     play.deciding(found, "wwwlt-")
     shown = section(play, found)
-    for part in ("Round 1", "being compared", "1,234", "0123456789abcdef<", "Empty answers", "2%", "at most 10%", "4.0", "Judged", "70% ("):
+    for part in (
+        "Round 1",
+        "being compared",
+        "1,000 teach · 234 measure",
+        "0123456789abcdef<",
+        "Empty answers",
+        "2%",
+        "at most 10%",
+        "4.0",
+        "Judged",
+        "70% (",
+    ):
         assert part in shown, part
     assert shown.count("<li") >= 5 and "more comparisons" in shown
     assert "비교 중" in section(play, found, KO) and "빈 답변" in section(play, found, KO)

@@ -4,6 +4,7 @@ import pytest
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import run_view
+from rlhf.config import RoundConfig
 from storage.core.records import Run, RunSample
 
 EN, KO = Translator("en"), Translator("ko")
@@ -44,9 +45,16 @@ def test_a_finished_run_has_every_stage_done_and_says_how_long():
 
 def test_progress_shows_the_time_left():
     html = run_view.progress(EN, a_run())
-    assert "42%, about 11 min left" in html
+    assert "training the policy 0/10 · step 3 of 5, 42%, about 11 min left" in html
     assert 'value="0.425"' in html
-    assert "time left not known yet" in run_view.progress(EN, a_run(eta_s=None))
+    assert "left" not in run_view.progress(EN, a_run(eta_s=None)), "a time that is not known is not told"
+    assert run_view.remark(EN, a_run(stage="snapshot", eta_s=None)) == "writing the base's answers · step 1 of 5, 42%"
+    assert run_view.remark(EN, a_run(eta_s=None), 3) == "training the policy 3/10 · step 3 of 5, 42%"
+    assert run_view.remark(EN, a_run(stage="dpo", config=RoundConfig(method="dpo").to_dict(), eta_s=None)).startswith(
+        "training the policy · "
+    )
+    assert run_view.remark(KO, a_run(eta_s=None), 3) == "정책을 학습하는 중 3/10 · 5단계 중 3단계, 42%"
+    assert run_view.remark(EN, a_run(stage=None, progress=0.0, eta_s=None)) == "0%"
 
 
 def test_a_requested_cancel_is_shown():

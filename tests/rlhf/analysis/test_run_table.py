@@ -29,7 +29,7 @@ def a_round(run_id="r1", *, status="done", config=None, created="2026-11-02T10:0
         (config or RoundConfig()).to_dict(),
         0,
         {},
-        {"pairs": 320, "simulated": 300, "sha256": "3f2a91c0" * 8},
+        {"pairs": 320, "train": 272, "heldout": 48, "simulated": 300, "sha256": "3f2a91c0" * 8},
         None,
         1.0,
         None,
@@ -48,7 +48,7 @@ def test_only_rounds_that_ended_well_are_compared():
     made = [a_round("r1"), a_round("r2", status="failed"), a_round("r3", status="running")]
     found, unreadable = run_table.finished(made)
     assert [one.id for one in found] == ["r1"] and unreadable == []
-    assert (found[0].method, found[0].judgments, found[0].pairs, found[0].simulated) == ("ppo", "3f2a91c", 320, 300)
+    assert (found[0].method, found[0].judgments, found[0].train, found[0].heldout, found[0].simulated) == ("ppo", "3f2a91c", 272, 48, 300)
 
 
 def test_a_round_of_before_there_were_methods_was_ppo_on_lora():
@@ -96,7 +96,7 @@ def test_a_terminal_shows_a_line_a_round():
         "r1",
         "ppo",
         "lora rank 16 layers 10",
-        "320 (300 simulated)",
+        "272 teach · 48 measure (300 simulated)",
         "3f2a91c",
         "71% (62 to 79)",
         "64% (55 to 72)",

@@ -262,7 +262,7 @@ def test_a_round_in_this_process(capsys, data, store, model, world):
     assert f"run {run.id}" in output
     for part in (
         "preference pairs",
-        "6 for training, 3 held out; 9 of them from simulated annotators",
+        "6 teach · 3 measure; 9 of them from simulated annotators",
         "under the reward model (a proxy)",
         "nats",
         "win rate over the base under the rule 'sentiment'",
@@ -286,7 +286,7 @@ def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world):
 def test_a_round_with_too_few_pairs_is_refused_with_numbers(capsys, data, store, model, world):
     world.fill(2, 1)
     assert train(data, model, "--min-pairs", "4") == 2
-    assert "rankloop: 3 preference pairs, need 4: judge 1 more" in capsys.readouterr().err
+    assert "rankloop: 2 teach · 1 measure: a round needs 4 preference pairs that teach" in capsys.readouterr().err
     assert runs.all_runs(store) == []
 
 
@@ -301,9 +301,9 @@ def test_options_out_of_range_are_refused_by_name(capsys, data, model, world):
 def test_a_dry_run_says_what_a_round_would_do_and_starts_nothing(capsys, data, store, model, world):
     world.fill()
     assert train(data, model, "--dry-run") == 0
-    assert "6 that teach, 3 held out" in (output := capsys.readouterr().out) and "yes; nothing was started" in output
+    assert "6 teach · 3 measure" in (output := capsys.readouterr().out) and "yes; nothing was started" in output
     assert train(data, model, "--dry-run", "--min-pairs", "10") == 2
-    assert "no: 9 preference pairs, need 10: judge 1 more" in capsys.readouterr().out
+    assert "no: 6 teach · 3 measure: a round needs 10 preference pairs that teach" in capsys.readouterr().out
     assert train(data, model, "--dry-run", "--resume", "r1") == 2 and "leave out --resume" in capsys.readouterr().err
     assert runs.all_runs(store) == []
 
@@ -541,7 +541,7 @@ def test_doctor_examines_a_store_that_is_in_use(data):
 def test_a_cancelled_debug_round_shows_how_to_resume(capsys, data, store, model, world, monkeypatch):
     world.fill()
 
-    def cancelled(store, folder, run_id, show, reward):
+    def cancelled(store, folder, run_id, show, reward, at_chance):
         runs.mark_started(store, run_id, os.getpid())
         runs.finish(store, run_id, "cancelled")
         raise Cancelled(run_id)

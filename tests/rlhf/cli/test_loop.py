@@ -142,7 +142,9 @@ def test_a_loop_that_is_killed_at_each_step_loses_nothing_and_decides_nothing_tw
 
 @pytest.mark.slow
 def test_a_run_that_failed_is_resumed_with_the_same_options_and_left_with_others(capsys, world, monkeypatch):
-    monkeypatch.setattr(Jobs, "spawn", lambda self, run_id, reward=None: runs.finish(self.store, run_id, "failed", error="out of luck"))
+    monkeypatch.setattr(
+        Jobs, "spawn", lambda self, run_id, reward=None, **_: runs.finish(self.store, run_id, "failed", error="out of luck")
+    )
     assert launch.main(command(world)) == 2
     assert "out of luck" in capsys.readouterr().err
     assert launch.main(command(world)) == 2 and len(rounds.all_rounds(world.store)) == 1, "the same options: the same run"

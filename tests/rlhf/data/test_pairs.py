@@ -83,10 +83,12 @@ def test_votes_weigh_as_their_annotators_do():
 
 def test_ties_are_no_preference_pairs():
     tied = PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 1, True)
-    with pytest.raises(NotEnoughPairs, match="^2 preference pairs, need 3: judge 1 more comparisons, or pass --min-pairs 2"):
+    with pytest.raises(
+        NotEnoughPairs, match="^2 teach · 0 measure: a round needs 3 .* Judge 1 more comparisons on training prompts, or pass --min-pairs 2"
+    ):
         pairs.require([pair()] * 2 + [tied] * 5, 3)
     with pytest.raises(NotEnoughPairs, match="training prompts"):
-        pairs.require([pair("heldout")] * 3 + [tied], 3)
+        pairs.require([pair("heldout")] * 3 + [tied], 1)
     summary = pairs.manifest([pair(), tied, tied])
     assert summary.pairs == summary.train == 1 and summary.ties == 2
     assert "ties" not in pairs.manifest([pair()]).to_json()
@@ -112,9 +114,11 @@ def test_simulated_judgments_are_included_only_on_request(judged):
 
 
 def test_too_few_pairs_are_refused_with_numbers():
-    with pytest.raises(NotEnoughPairs, match=r"^3 preference pairs, need 20: judge 17 more comparisons, or pass --min-pairs 3\."):
-        pairs.require([pair()] * 3, 20)
-    with pytest.raises(NotEnoughPairs, match=r"^0 preference pairs, need 20: judge 20 more comparisons\. Ties") as caught:
+    refusal = r"^3 teach · 73 measure: a round needs 20 .* Judge 17 more comparisons on training prompts, or pass --min-pairs 3\."
+    with pytest.raises(NotEnoughPairs, match=refusal) as refused:
+        pairs.require([pair()] * 3 + [pair("heldout")] * 73, 20)
+    assert (refused.value.found, refused.value.needed) == (3, 20), "pairs that measure do not count"
+    with pytest.raises(NotEnoughPairs, match=r"^0 teach · 0 measure: .* Judge 20 more comparisons on training prompts\. Ties") as caught:
         pairs.require([], 20)
     assert "--min-pairs" not in str(caught.value), "there is nothing to go down to"
     pairs.require([pair()] * 20, 20)
@@ -123,6 +127,14 @@ def test_too_few_pairs_are_refused_with_numbers():
 def test_pairs_on_held_out_prompts_alone_are_refused():
     with pytest.raises(NotEnoughPairs, match="training prompts"):
         pairs.require([pair("heldout")] * 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("heldout", "warning"), [(0, "no pair measures"), (1, "1 measure: with fewer than 20"), (19, "19 measure"), (20, None)]
+)
+def test_few_pairs_that_measure_are_warned_of(heldout, warning):
+    found = pairs.few_measure(heldout)
+    assert found is None if warning is None else (found or "").startswith(warning)
 
 
 def test_a_snapshot_comes_back_as_it_was_frozen(tmp_path):

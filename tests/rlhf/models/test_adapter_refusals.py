@@ -72,7 +72,7 @@ def weighted(*weights):
 
 
 def test_weights_of_annotators_that_leave_nothing_are_refused():
-    with pytest.raises(NotEnoughPairs, match=r"3 preference pairs, and all on training prompts have the weight 0.*Leave out --reward-ann"):
+    with pytest.raises(NotEnoughPairs, match=r"3 teach · 0 measure, and all that teach have the weight 0.*Leave out --reward-ann"):
         pair_data.require(weighted(0.0, 0.0, 0.0), 2)
     pair_data.require(weighted(0.0, 0.0, 0.5), 2)
     with pytest.raises(NotEnoughPairs, match="3 preference pairs, and those of head 1 of 1 all have the weight 0"):

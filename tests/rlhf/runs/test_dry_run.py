@@ -30,7 +30,7 @@ def play(store):
 
 def test_too_few_pairs_are_named_and_nothing_is_written(play):
     would = dry_run.of(play.store, config(min_pairs=7))
-    assert (would.hindrance or "").startswith("0 preference pairs, need 7: judge 7 more comparisons"), "ties give no pair"
+    assert (would.hindrance or "").startswith("0 teach · 0 measure: a round needs 7 preference pairs that teach"), "ties give no pair"
     assert (would.new_judgments, would.last_round, would.compared, would.minutes) == (3, None, None, None)
     assert runs.all_runs(play.store) == [] and rounds.all_rounds(play.store) == []
 
@@ -82,12 +82,14 @@ def test_in_words():
     text = rounds_report.dry_run(would)
     for part in (
         "yes; nothing was started",
-        "476 that teach, 89 held out that measure",
+        "476 teach · 89 measure",
         "40 since round 3 began",
         "6.1 min",
         "v3 is compared now",
     ):
         assert part in text
+    assert "interval of the held-out accuracy" not in text
+    assert "7 measure: with fewer than 20" in rounds_report.dry_run(DryRun(None, None, 0, 476, 7, 40, 3, None, None))
     assert "no: Too few." in rounds_report.dry_run(DryRun("Too few.", None, 0, 0, 0, 0, None, None, None))
     behind = rounds_report.dry_run(DryRun(None, "r1", 2, 0, 0, 0, None, None, None))
     assert "yes, once the rounds before it have ended (r1, 2 in the queue); nothing was started" in behind

@@ -24,9 +24,9 @@ from storage.project import queued_rounds, rounds, runs
 
 
 def test_too_few_pairs_are_refused_with_numbers_before_there_is_a_row(judged, jobs):
-    with pytest.raises(NotEnoughPairs, match="9 preference pairs, need 20: judge 11 more"):
+    with pytest.raises(NotEnoughPairs, match=r"6 teach · 3 measure: .* 20 preference pairs that teach.* Judge 14 more"):
         jobs.create(judged.config(min_pairs=20))
-    with pytest.raises(NotEnoughPairs, match="0 preference pairs"):
+    with pytest.raises(NotEnoughPairs, match="0 teach · 0 measure"):
         jobs.create(judged.config(include_simulated=False))
     assert runs.all_runs(judged.store) == []
 
@@ -213,7 +213,7 @@ def test_a_round_that_is_taken_out_does_not_begin(judged, queue):
 def test_a_round_that_cannot_begin_says_why_once_and_the_next_has_its_turn(judged, queue, caplog):
     first = queue.start(judged.config())
     reasons = {
-        json.dumps(judged.config(min_pairs=20).to_dict()): "9 preference pairs, need 20: judge 11 more",
+        json.dumps(judged.config(min_pairs=20).to_dict()): "6 teach · 3 measure: a round needs 20 preference pairs that teach",
         json.dumps(judged.config().to_dict() | {"banana": 1}): "RoundConfig has no banana",
         json.dumps(replace(judged.config(), reward_function="os:system").to_dict()): "no page runs code",
     }

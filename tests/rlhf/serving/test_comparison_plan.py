@@ -11,8 +11,8 @@ from round_play import BASE, Rounds
 from scipy import stats
 
 from rlhf.serving.comparison_plan import assign, assign_prompts, current_pair, deciding, plan, policies_now
-from storage.content import prompts, refusals
-from storage.core.records import ProjectSettings
+from storage.content import comparisons, completions, prompts, refusals
+from storage.core.records import ProjectSettings, Sampling
 from storage.project import rounds
 
 MANY = 4_000
@@ -54,18 +54,41 @@ def test_the_shares_are_those_of_the_settings(play, rng):
     rounds.decide(play.store, first.version, "promoted", decided_by="person", reason="Because.")
     now = policies_now(play.store, BASE)
     assert (now.current, now.asked) == (first.version, rounds.get(play.store, second.id))
-    project = ProjectSettings(base_share=0.2, heldout_share=0.3, deciding_share=0.4)
+    project = ProjectSettings(base_share=0.2, heldout_share=0.2, deciding_share=0.4)
     planned = plan(now, [None] * MANY, project, rng)
     asks = [item for item in planned if item.decides]
     assert near(len(asks), 0.4) and {item.versions for item in asks} == {(second.version, first.version)}
     ordinary = [item for item in planned if not item.decides]
     assert near(sum(item.versions == (first.version, play.base) for item in ordinary), 0.6 * 0.2)
-    assert near(sum(item.split == "heldout" for item in ordinary), 0.6 * 0.3)
+    assert near(sum(item.split == "heldout" for item in ordinary), 0.6 * 0.2)
     assert {item.versions for item in ordinary} == {(first.version, play.base), (first.version, first.version)}
     # No run of one kind tells where the other begins.
     kinds = [item.decides is not None for item in planned]
     assert near(sum(a != b for a, b in pairwise(kinds)), 2 * 0.4 * 0.6)
     assert not any(item.decides for item in plan(now, [None] * 100, replace(project, deciding_share=0), rng))
+
+
+def test_held_out_prompts_never_get_more_than_their_share(play, rng):
+    """However the draws fall, and whatever was written before: 12 of the first 16 were on held-out prompts."""
+    by_text = add(play.store, "T") | add(play.store, "H", split="heldout")
+    for place, text in enumerate("H" * 12 + "T" * 4):
+        texts = (f"One {place}", f"Two {place}")
+        ids = [
+            completions.add(
+                play.store, prompt_id=by_text[text].id, policy_version_id=play.base.id, text=answer, sampling=Sampling(), seed=1,
+                finish_reason="stop", latency_s=0.1,
+            )
+            for answer in texts
+        ]  # fmt: skip
+        comparisons.add(play.store, by_text[text].id, ids, purpose="batch")
+    now = policies_now(play.store, BASE)
+    assert now.by_split == {"train": 4, "heldout": 12}
+    splits = [item.split for item in plan(now, [None] * MANY, ProjectSettings(heldout_share=0.2), rng)]
+    assert splits.index("heldout") >= 48, "13 of 65 are a fifth"
+    heldout = 12
+    for count, split in enumerate(splits, 17):
+        heldout += split == "heldout"
+        assert split == "train" or heldout <= 0.2 * count
 
 
 def test_current_pairs_hold_the_current_policy(play, rng):

@@ -12,7 +12,7 @@ from storage.judging import exclusions, gold, queue
 from storage.project import settings
 
 ALL_DIFFERENT = ProjectSettings(
-    3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.3, 0.4, 3, 0.01, 90,
+    3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.18, 0.4, 3, 0.01, 90,
     True, 40,
 )  # fmt: skip
 
@@ -77,7 +77,8 @@ def test_settings_of_older_and_newer_versions_are_read_as_far_as_they_are_known(
         ({"text_max_chars": 10_000_001}, "the longest text must be 1000 to 10000000 characters, not 10000001"),
         ({"rationale_min_chars": 1.5}, "rationale_min_chars must be a whole number, not 1.5"),
         ({"base_share": 0.91}, "base_share must be 0 to 0.9, not 0.91"),
-        ({"heldout_share": 0.51}, "heldout_share must be 0 to 0.5, not 0.51"),
+        ({"heldout_share": 0.21}, "heldout_share must be 0.1 to 0.2, not 0.21"),
+        ({"heldout_share": 0.09}, "heldout_share must be 0.1 to 0.2, not 0.09"),
         ({"deciding_share": -0.1}, "deciding_share must be 0 to 0.9, not -0.1"),
         ({"deciding_error": 0}, "deciding_error must be 0.001 to 0.2, not 0"),
         ({"deciding_annotators": 0}, "deciding_annotators must be 1 to 20, not 0"),
@@ -95,6 +96,13 @@ def test_what_is_out_of_range_is_refused_and_nothing_changes(store, change, why)
         settings.change(store, replace(ProjectSettings(), **change), by=None)
     assert str(refused.value) == f"Settings not saved: {why}."
     assert store.value("SELECT count(*) FROM settings") == 0
+
+
+@pytest.mark.parametrize(("stored", "read"), [(0.0, 0.1), (0.3, 0.2), (0.12, 0.12)])
+def test_a_held_out_share_from_before_its_bounds_is_read_as_the_nearest_and_the_rest_stays(store, stored, read):
+    store.insert("settings", {"values": {"heldout_share": stored, "overlap": 3}, "by_id": None, "created_at": "2026-01-01"})
+    now = settings.current(store)
+    assert (now.heldout_share, now.overlap) == (read, 3)
 
 
 @pytest.mark.parametrize(
