@@ -28,7 +28,7 @@ OTHER_PROGRAMS = {
 BENCHMARKS = {
     "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
     "--budgets", "--clients", "--suite", "--rows", "--round", "--streams", "--shape", "--prompt-tokens",
-    "--response-tokens",
+    "--response-tokens", "--vllm",
 }  # fmt: skip
 
 GENERATOR = {"--check"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from feedback_ui.demo.exports import ExportsSection
 from feedback_ui.demo.gallery import GallerySection
 from feedback_ui.demo.trying import TryingSection
 from feedback_ui.demo.versions import VersionsSection
@@ -38,6 +39,7 @@ class DemoPage:
                 self.gallery = GallerySection(store, auth)
             with gr.Tab(label("demo.tab.versions"), id="versions", elem_id="demo-versions") as self.versions_tab:
                 self.versions = VersionsSection(store, auth)
+                self.exports = ExportsSection(store, auth, self.versions.version)
         self.section = gr.Textbox(visible=False)
 
     def wire(self, tab: gr.Tab) -> None:
@@ -45,6 +47,7 @@ class DemoPage:
         self.trying.wire(tab)
         self.gallery.wire(self.gallery_tab)
         self.versions.wire(self.versions_tab)
+        self.exports.wire(self.versions_tab)
 
     def enter(self, linked: str | None, request: gr.Request) -> Any:
         """Opens the section that the address names; without one, the section that was open stays."""

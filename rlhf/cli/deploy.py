@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -45,15 +48,8 @@ def deploy(args: argparse.Namespace) -> int:
     from rlhf.deploy.packages import PackagesError
 
     out = args.out or folder.root / "exports" / f"{version.name}-{form.name}{'' if weights == form.weights[0] else f'-{weights}'}"
-    bar = tqdm(total=100, unit="%", bar_format="{desc:<52}|{bar:24}| {n:3.0f}% [{elapsed}]", leave=True)
-
-    def show(what: str, done: float) -> None:
-        bar.set_description_str(what[:52], refresh=False)
-        bar.n = round(100 * done)
-        bar.refresh()
-
     try:
-        with bar:
+        with steps() as show:
             check = export(store, version, form, out.absolute(), weights=weights, say=show)
     except (ExportFailed, PackagesError) as error:
         raise UsageError(f"{version.name} could not be exported as {form.name}, and nothing is left of it:\n{error}") from error
@@ -63,6 +59,22 @@ def deploy(args: argparse.Namespace) -> int:
         return 1
     print(f"{version.name} as {form.name}: {out}")
     return 0
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on a terminal; elsewhere a line for each step, which the Demo page reads."""
+    if not sys.stderr.isatty():
+        yield lambda what, done: print(f"{round(100 * done):3d}% {what}", flush=True)
+        return
+    with tqdm(total=100, unit="%", bar_format="{desc:<52}|{bar:24}| {n:3.0f}% [{elapsed}]", leave=True) as bar:
+
+        def show(what: str, done: float) -> None:
+            bar.set_description_str(what[:52], refresh=False)
+            bar.n = round(100 * done)
+            bar.refresh()
+
+        yield show
 
 
 def named(store: Database, name: str, base_model: str) -> PolicyVersion:

@@ -53,7 +53,9 @@ def route_by_version(elsewhere: Mapping[int, CompletionSource], here: Completion
         answers: dict[int, GeneratedCompletion | PromptRefused] = {}
         for policy_id, indices in indices_of.items():
             source = elsewhere.get(policy_id, here)
-            answers |= zip(indices, source([requests[i] for i in indices], sampling, seed, on_progress), strict=True)
+            # With one seed for all sources, two servers of one model, or of nearly the same, would write the same answers.
+            own_seed = (seed + len(answers)) % 2**31
+            answers |= zip(indices, source([requests[i] for i in indices], sampling, own_seed, on_progress), strict=True)
         return [answers[i] for i in range(len(requests))]
 
     return generate

@@ -15,6 +15,7 @@ from tests.browser.pages import open_tab, settled
 from tests.browser.program import Program, eventually
 from tests.browser.test_accessibility import LOOKS, SIZES, nothing, violations
 from tests.support.learning import scramble
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -232,6 +233,26 @@ def test_a_version_has_an_address(page, program):
     with settled(page):
         page.reload()
     expect(card.locator("h2")).to_have_text(BASE)
+
+
+def test_a_version_is_exported_from_its_card(page, program):
+    with settled(page):
+        page.goto(f"{program.url}/#version-tuned-one")
+    expect(page.get_by_test_id("version-card").locator("h2")).to_have_text("tuned-one")
+    page.locator("#demo-export-format input").click()
+    page.get_by_role("option", name="peft").click()
+    page.locator("#demo-export-start").click()
+    status = page.locator("#demo-export-status")
+    expect(status.locator("progress")).to_be_visible()
+    expect(page.locator("#demo-export-start")).to_be_disabled()
+    # Two processes that load torch, one after the other.
+    done = "tuned-one as peft is in the folder “exports” of the data folder. It answers as the policy does."
+    expect(status).to_contain_text(done, timeout=5000 * PATIENCE_S)
+    expect(status).to_contain_text("3 of 3 greedy answers are the same token for token")
+    expect(page.locator("#demo-export-start")).to_be_enabled()
+    assert str(program.folder.root) not in status.inner_text()
+    assert violations(page) == nothing()
+    assert (program.folder.root / "exports" / "tuned-one-peft" / "adapter_model.safetensors").is_file()
 
 
 def test_a_link_that_names_nothing_says_so(page, program):

@@ -22,9 +22,10 @@ from markupsafe import Markup
 
 import feedback_ui
 from feedback_ui import visitor
-from feedback_ui.demo import conversation, demo_view, gallery_view, versions_view
+from feedback_ui.demo import conversation, demo_view, exports_view, gallery_view, versions_view
 from feedback_ui.demo.conversation import Answer, Conversation, Turn
 from feedback_ui.demo.gallery_view import GallerySample
+from feedback_ui.demo.running_export import RunningExport
 from feedback_ui.lead import (
     accounts_view,
     audit_view,
@@ -94,7 +95,7 @@ MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
     prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, verdict_view,
     config_view, queue_view, visitor,
-    demo_view, gallery_view, versions_view,
+    demo_view, exports_view, gallery_view, versions_view,
 )  # fmt: skip
 
 FRAGMENTS = (
@@ -345,6 +346,7 @@ CASES = {
         lambda t, w: gallery_view.gallery(w, [GallerySample(filled(RunSample, t), filled(SampleChange, t))], shaded=True), MARKDOWN,
     ),
     "gallery_view.legend": lambda t, w: gallery_view.legend(w),
+    "exports_view.status": lambda t, w: exports_view.status(w, RunningExport(t, t, 0.5, t)),
     "versions_view.none_yet": lambda t, w: versions_view.none_yet(w),
     "versions_view.card": lambda t, w: versions_view.card(w, a_card(t)),
     "versions_view.data": lambda t, w: versions_view.data(w, a_card(t)),

@@ -251,6 +251,17 @@ def test_answers_of_an_endpoint_are_stored_as_its_own_with_what_was_used(store, 
     assert [json.loads(row[0])["model"] for row in store.rows("SELECT reported FROM completions")] == ["real-name"] * 2
 
 
+def test_one_model_behind_two_endpoints_is_compared_with_itself(store, endpoint, client):
+    """Both give the same answer to the same seed, and two equal answers are no comparison."""
+    prompts.add(store, [prompts.NewPrompt(user(f"Q{i}")) for i in range(4)], source="test")
+    endpoint.behave = lambda body, headers: says(f"answer of seed {body['seed']}")
+    first, second = (policies.ensure_external(store, name) for name in ("first", "second"))
+    generate = route_by_version({version.id: EndpointSource(client) for version in (first, second)}, None)
+    assignments = comparison_plan.assign_prompts(store, [(first, second)] * 4, {})
+    written = filler.write_comparisons(store, generate, assignments, sampling=Sampling(temperature=0.5, max_new_tokens=9), seed=2**31 - 3)
+    assert written.stored == 4 and not written.dropped
+
+
 def test_answers_from_here_and_from_elsewhere_keep_their_order():
     def source(name):
         return lambda requests, *_: [GeneratedCompletion(f"{name} {p.text}", "stop", 0.1) for _, p in requests]

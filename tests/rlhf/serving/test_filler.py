@@ -617,4 +617,4 @@ def test_each_version_is_asked_where_it_speaks(versions):
     prompt = Prompt(1, user("Q"), "test", "train")
     drawn = route_by_version({other.id: there}, here)([(base, prompt), (other, prompt), (base, prompt)], COLLECTING, 7)
     assert [d.text for d in drawn] == ["h1", "t1", "h2"]
-    assert here.asked == [(["m", "m"], 7)] and there.asked == [(["x"], 7)]
+    assert here.asked == [(["m", "m"], 7)] and there.asked == [(["x"], 9)], "a seed of its own after those of the two answers from here"
