@@ -74,6 +74,14 @@ export function rememberRun(run) {
   return [run];
 }
 
+/**
+ * What an editor holds after a load: what was loaded, unless something was typed while that was on its way.
+ * @param {string} typed @param {string} sent what it held when the load began @param {string} loaded
+ */
+export function keepTyped(typed, sent, loaded) {
+  return [typed === sent ? loaded : typed];
+}
+
 /** Brings the comparison that was opened into view, and its number into the address. */
 export function showQualityItem() {
   const item = document.querySelector("#quality-item");

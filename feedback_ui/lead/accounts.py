@@ -36,6 +36,7 @@ class AccountsSection:
                     self.password = gr.Textbox(
                         label=label("lead.accounts.new_password"), type="password", max_lines=1, elem_id="account-password"
                     )
+                    self.generate_button = gr.Button(label("lead.accounts.generate"), elem_id="account-generate", scale=0, min_width=160)
                     self.set_password_button = gr.Button(
                         label("lead.accounts.set_password"), elem_id="account-set-password", scale=0, min_width=160
                     )
@@ -51,17 +52,24 @@ class AccountsSection:
                 self.new_roles = gr.CheckboxGroup(
                     list(ACCOUNT_ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
                 )
+            self.adopts = gr.Checkbox(
+                label=label("lead.accounts.adopts"), info=label("lead.accounts.adopts_help"), visible=False, elem_id="account-adopts"
+            )
+            self.generate_new_button = gr.Button(label("lead.accounts.generate"), elem_id="account-generate-new", scale=0, min_width=160)
             self.add_button = gr.Button(label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160)
         self.message = html(elem_id="accounts-message", elem_classes="rl-optional")
         self.edit_fields = [self.edited, self.editing, self.whose, self.roles, self.password, self.able]
         self.shown = [
-            self.warning, self.list, *self.edit_fields, self.adding, self.new_name, self.new_password, self.new_roles, self.message,
+            self.warning, self.list, *self.edit_fields, self.adding, self.new_name, self.new_password, self.new_roles, self.adopts,
+            self.message,
         ]  # fmt: skip
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         self.list.click(self.edit, None, [self.message, *self.edit_fields], **QUIET)
-        self.add_button.click(self.add, [self.new_name, self.new_password, self.new_roles], self.shown, **QUIET)
+        self.add_button.click(self.add, [self.new_name, self.new_password, self.new_roles, self.adopts], self.shown, **QUIET)
+        self.generate_button.click(self.generate, None, self.password, **QUIET)
+        self.generate_new_button.click(self.generate, None, self.new_password, **QUIET)
         self.set_roles_button.click(self.set_roles, [self.edited, self.roles], self.shown, **QUIET)
         self.set_password_button.click(self.set_password, [self.edited, self.password], self.shown, **QUIET)
         self.able.click(self.disable_or_enable, self.edited, self.shown, **QUIET)
@@ -82,23 +90,30 @@ class AccountsSection:
             self.editing: gr.Column(visible=True),
             self.whose: lead_view.heading(account.name),
             self.roles: gr.CheckboxGroup(_role_choices(translate), value=accounts.in_order(account.roles)),
-            self.password: "",
+            self.password: gr.Textbox("", type="password", buttons=[]),
             self.able: gr.Button(translate("lead.accounts.enable" if account.disabled else "lead.accounts.disable")),
             self.message: EMPTY,
         }
 
-    def add(self, name: str, password: str, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
+    def generate(self, request: gr.Request) -> gr.Textbox:
+        """Fills in a random password, readable and with a button that copies it."""
+        self.auth.acts(request, "lead")
+        return gr.Textbox(accounts.random_password(), type="text", buttons=["copy"])
+
+    def add(self, name: str, password: str, roles: list[Role], adopts: bool, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         first = not accounts.any_accounts(self.store)
         try:
-            account = accounts.create(self.store, name or "", password or "", roles, visitor.annotator.id)
+            account = accounts.create(
+                self.store, name or "", password or "", roles, visitor.annotator.id, adopts_local=first and bool(adopts)
+            )
         except StoreError as error:
             return {self.message: refusal(error)}
         added = translate("lead.accounts.first_added" if first else "lead.accounts.added", name=account.name)
         return {
             **self._list(translate, visitor),
             self.new_name: "",
-            self.new_password: "",
+            self.new_password: gr.Textbox("", type="password", buttons=[]),
             # Creating the first account signs its creator out: further requests from this page would be refused.
             self.adding: gr.Column(visible=not first),
             self.message: accounts_view.reload_notice(translate, added) if first else presenters.notice(added),
@@ -134,6 +149,7 @@ class AccountsSection:
             self.warning: EMPTY if every else presenters.notice(translate("lead.accounts.first_warning"), "warn"),
             self.list: accounts_view.account_list(translate, every, acts=acts),
             self.adding: gr.Column(visible=acts),
+            self.adopts: gr.Checkbox(False, visible=not every and accounts.count_local(self.store) > 0),
             self.new_roles: gr.CheckboxGroup(
                 _role_choices(translate), value=["annotator"] if every else ["annotator", "lead", "researcher"]
             ),
@@ -143,7 +159,7 @@ class AccountsSection:
         return {
             self.edited: None,
             self.editing: gr.Column(visible=False),
-            self.password: "",
+            self.password: gr.Textbox("", type="password", buttons=[]),
             self.roles: gr.CheckboxGroup(_role_choices(translate), value=[]),
         }
 

@@ -14,36 +14,68 @@ from feedback_ui.shared.theme import QUIET, html, label
 from storage.people import audit
 
 PAGE_ROWS = 50
+EVERY = ""
+"""The choice of a field that leaves no act out."""
 
 
 class AuditSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
         self.skipped = gr.State(0)
+        with gr.Row(equal_height=False):
+            self.who = gr.Dropdown([EVERY], value=EVERY, label=label("lead.audit.who"), min_width=200, elem_id="audit-who")
+            self.did = gr.Dropdown([EVERY], value=EVERY, label=label("lead.audit.did"), min_width=200, elem_id="audit-did")
         self.entries = html(elem_id="audit-entries")
         with gr.Row(elem_classes="rl-buttons"):
             self.newer = gr.Button(label("lead.audit.newer"), elem_id="audit-newer", scale=0, min_width=120, interactive=False)
             self.older = gr.Button(label("lead.audit.older"), elem_id="audit-older", scale=0, min_width=120, interactive=False)
-        self.shown = [self.skipped, self.entries, self.newer, self.older]
+        self.page = [self.skipped, self.entries, self.newer, self.older]
+        self.shown = [self.who, self.did, *self.page]
 
     def wire(self, tab: gr.Tab) -> None:
-        tab.select(self.open, None, self.shown, **QUIET)
-        self.newer.click(self.show_newer, self.skipped, self.shown, **QUIET)
-        self.older.click(self.show_older, self.skipped, self.shown, **QUIET)
+        tab.select(self.enter, [self.who, self.did], self.shown, **QUIET)
+        gr.on([self.who.input, self.did.input], self.filter, [self.who, self.did], self.page, **QUIET)
+        self.newer.click(self.show_newer, [self.skipped, self.who, self.did], self.page, **QUIET)
+        self.older.click(self.show_older, [self.skipped, self.who, self.did], self.page, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        return self._page(request, 0, 0)
+        """Shows the section with every act."""
+        choices = self._choices(request)
+        return {**{field: gr.Dropdown(offered, value=EVERY) for field, offered in choices.items()}, **self._page(request, 0, 0, None, None)}
 
-    def show_newer(self, skipped: int, request: gr.Request) -> dict[Component, Any]:
-        return self._page(request, skipped, -PAGE_ROWS)
+    def enter(self, who: int | str | None, did: str | None, request: gr.Request) -> dict[Component, Any]:
+        """Shows the section. What was chosen stays: another section may have chosen whose acts are shown."""
+        choices = self._choices(request)
+        return {**{field: gr.Dropdown(offered) for field, offered in choices.items()}, **self._page(request, 0, 0, who, did)}
 
-    def show_older(self, skipped: int, request: gr.Request) -> dict[Component, Any]:
-        return self._page(request, skipped, PAGE_ROWS)
+    def choose(self, annotator_id: int, request: gr.Request) -> dict[Component, Any]:
+        """Chooses whose acts are shown. The choices go with it, because the section may not have been open yet."""
+        return {self.who: gr.Dropdown(self._choices(request)[self.who], value=annotator_id)}
 
-    def _page(self, request: gr.Request, skipped: int, step: int) -> dict[Component, Any]:
+    def filter(self, who: int | str | None, did: str | None, request: gr.Request) -> dict[Component, Any]:
+        return self._page(request, 0, 0, who, did)
+
+    def show_newer(self, skipped: int, who: int | str | None, did: str | None, request: gr.Request) -> dict[Component, Any]:
+        return self._page(request, skipped, -PAGE_ROWS, who, did)
+
+    def show_older(self, skipped: int, who: int | str | None, did: str | None, request: gr.Request) -> dict[Component, Any]:
+        return self._page(request, skipped, PAGE_ROWS, who, did)
+
+    def _choices(self, request: gr.Request) -> dict[Component, list[tuple[str, Any]]]:
+        self.auth.reads(request, "lead")
+        translate = translator_for(request)
+        people = [(name, number) for number, name in names(self.store).items()]
+        acts = [(translate(f"lead.audit.act.{act.replace(' ', '_')}"), act) for act in audit.ACTS]
+        return {
+            self.who: [(translate("lead.audit.everybody"), EVERY), *people],
+            self.did: [(translate("lead.audit.everything"), EVERY), *acts],
+        }
+
+    def _page(self, request: gr.Request, skipped: int, step: int, who: int | str | None, did: str | None) -> dict[Component, Any]:
         self.auth.reads(request, "lead")
         skip = max(0, skipped + step)
-        entries = audit.entries(self.store, skip=skip, limit=PAGE_ROWS + 1)
+        by = who if isinstance(who, int) else None
+        entries = audit.entries(self.store, by=by, act=did or None, skip=skip, limit=PAGE_ROWS + 1)
         return {
             self.skipped: skip,
             self.entries: audit_view.audit_list(translator_for(request), entries[:PAGE_ROWS], names(self.store)),

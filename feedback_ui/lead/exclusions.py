@@ -48,6 +48,7 @@ class ExclusionsSection:
                     label=label("lead.exclusions.reason"), info=label("lead.exclusions.reason_help"), scale=2, min_width=280,
                     max_lines=4, elem_id="exclude-reason",
                 )  # fmt: skip
+            self.effect = html(elem_id="exclude-effect", elem_classes="rl-optional")
             with gr.Row(elem_classes="rl-buttons"):
                 self.exclude_button = gr.Button(
                     label("lead.exclusions.exclude"), variant="primary", elem_id="exclude", scale=0, min_width=160
@@ -64,10 +65,19 @@ class ExclusionsSection:
         self.list = listing(elem_id="exclusions-list")
         self.lift_fields = [self.lifted, self.lifting, self.which, self.lift_reason]
         self.form = [self.annotator, self.since, self.judgment, self.rule, self.reason]
-        self.shown = [self.excluding, *self.form, self.message, *self.lift_fields, self.list]
+        self.shown = [self.excluding, *self.form, self.effect, self.message, *self.lift_fields, self.list]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
+        named = [self.annotator, self.since, self.judgment]
+        gr.on(
+            [self.annotator.change, self.since.change, self.judgment.change],
+            self.foresee,
+            named,
+            self.effect,
+            trigger_mode="always_last",
+            **QUIET,
+        )
         self.exclude_button.click(self.exclude, self.form, [self.since, self.judgment, self.reason, self.message, self.list], **QUIET)
         self.failure_button.click(self.fill_since, self.annotator, [self.since, self.rule, self.message], **QUIET)
         self.list.click(self.choose, None, [self.message, *self.lift_fields], **QUIET)
@@ -101,6 +111,25 @@ class ExclusionsSection:
             self.since: "",
         }
 
+    def foresee(self, annotator_id: int | None, since: str, judgment: str, request: gr.Request) -> Markup:
+        """Says what would stop counting, before it does."""
+        self.auth.reads(request, "lead")
+        translate = translator_for(request)
+        try:
+            ids = self._named(translate, annotator_id, since, judgment)
+        except (ValueError, StoreError):
+            # The form is not filled in yet; what is wrong with it is said when it is used.
+            return EMPTY
+        return exclusions_view.effect(translate, exclusions.effect(self.store, ids))
+
+    def _named(self, translate: Translator, annotator_id: int | None, since: str, judgment: str) -> list[int]:
+        """The judgments that the form names: by their numbers, or else all counting ones of the chosen annotator."""
+        if (judgment or "").strip():
+            return _numbers(translate, judgment)
+        if annotator_id is None:
+            raise ValueError(translate("lead.exclusions.nothing_chosen"))
+        return exclusions.ids_of_annotator(self.store, annotator_id, _day(translate, since))
+
     def fill_since(self, annotator_id: int | None, request: gr.Request) -> dict[Component, Any]:
         """Fills in the time of the annotator's first wrong judgment of a gold comparison."""
         self.auth.acts(request, "lead")
@@ -119,13 +148,8 @@ class ExclusionsSection:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         rule, reason, by = rule or "", reason or "", visitor.annotator.id
         try:
-            if (judgment or "").strip():
-                made = exclusions.exclude(self.store, _numbers(translate, judgment), rule=rule, reason=reason, by=by)
-            elif annotator_id is not None:
-                day = _day(translate, since)
-                made = exclusions.exclude_annotator(self.store, annotator_id, since=day, rule=rule, reason=reason, by=by)
-            else:
-                raise ValueError(translate("lead.exclusions.nothing_chosen"))
+            ids = self._named(translate, annotator_id, since, judgment)
+            made = exclusions.exclude(self.store, ids, rule=rule, reason=reason, by=by)
         except (ValueError, StoreError) as error:
             return {self.message: refusal(error)}
         return {

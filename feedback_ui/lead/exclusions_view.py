@@ -9,8 +9,9 @@ from markupsafe import Markup
 from feedback_ui.lead.lead_view import who
 from feedback_ui.shared.html import button, fragment, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import empty_state
+from feedback_ui.shared.presenters import empty_state, notice
 from storage.core.records import Exclusion
+from storage.judging.exclusions import Effect
 
 EXCLUSION_RULES = ("gold accuracy", "too fast", "inconsistent", "asked by the annotator", "other")
 """The rules that are offered; they are stored in English and shown in the reader's language."""
@@ -19,6 +20,14 @@ EXCLUSION_RULES = ("gold accuracy", "too fast", "inconsistent", "asked by the an
 def rule(translate: Translator, name: str) -> str:
     """A rule's name, translated if it is one of `EXCLUSION_RULES`."""
     return translate(f"lead.rule.{name.replace(' ', '_')}") if name in EXCLUSION_RULES else name
+
+
+def effect(translate: Translator, found: Effect) -> Markup:
+    """What would stop counting, before it does."""
+    if not found.votes:
+        return notice(translate("lead.exclusions.no_effect"), "warn")
+    votes = translate("lead.exclusions.effect_votes", count=found.votes, all=f"{found.all_votes:,}")
+    return notice(f"{votes} {translate('lead.exclusions.effect_reopened', count=found.reopened)}")
 
 
 def exclusion_list(translate: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> Markup:

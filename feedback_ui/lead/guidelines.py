@@ -13,7 +13,8 @@ from feedback_ui.lead.section import SectionContext, chosen, listing, names, ref
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label, static_text, unchanged
+from feedback_ui.shared.scripts import in_browser
+from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.core.database import StoreError
 from storage.project import guidelines
 
@@ -30,18 +31,21 @@ class GuidelinesSection:
                     )  # fmt: skip
                 with gr.Column(min_width=300, elem_classes="rl-panel"):
                     html(static_text("lead.guidelines.preview"), elem_classes="rl-subheading")
-                    self.preview = html(elem_id="guidelines-preview")
+                    self.preview = html(static_text("lead.guidelines.preview_empty"), elem_id="guidelines-preview")
             self.publish_button = gr.Button(
                 label("lead.guidelines.publish"), variant="primary", elem_id="guidelines-publish", scale=0, min_width=160
             )
             self.message = html(elem_id="guidelines-message", elem_classes="rl-optional")
+        # What was in the editor when it was loaded, and what is to be in it: the browser compares, because text may be typed meanwhile.
+        self.sent, self.loaded = gr.Textbox(visible=False), gr.Textbox(visible=False)
         self.versions = listing(elem_id="guidelines-versions")
         self.viewed = html(elem_id="guidelines-viewed", elem_classes="rl-optional")
         self.shown = [self.editing, self.message, self.versions, self.viewed]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        tab.select(self.load, self.editor, [self.editor, self.preview], **QUIET)
+        loaded = tab.select(self.load, self.editor, [self.sent, self.loaded], **QUIET)
+        loaded.then(None, [self.editor, self.sent, self.loaded], self.editor, js=in_browser("keepTyped"))
         # Gradio's `input` comes only with a key press that types a character: not with a paste, a cut, Delete or Backspace.
         self.editor.change(self.show_preview, self.editor, self.preview, trigger_mode="always_last", **QUIET)
         self.publish_button.click(self.publish, self.editor, [self.message, self.versions], **QUIET)
@@ -57,13 +61,11 @@ class GuidelinesSection:
         }
 
     def load(self, draft: str, request: gr.Request) -> dict[Component, Any]:
-        """Loads the current guidelines into the editor, unless it holds an unpublished draft."""
+        """The current guidelines for the editor, unless it holds an unpublished draft."""
         self.auth.reads(request, "lead")
-        versions = guidelines.versions(self.store)
-        if (draft or "").strip() not in ("", *(version.text for version in versions)):
-            return unchanged()
-        now = versions[0].text if versions else ""
-        return {self.editor: now, self.preview: guidelines_view.guideline_preview(translator_for(request), now)}
+        draft, versions = draft or "", guidelines.versions(self.store)
+        is_own = draft.strip() not in ("", *(version.text for version in versions))
+        return {self.sent: draft, self.loaded: draft if is_own or not versions else versions[0].text}
 
     def show_preview(self, draft: str, request: gr.Request) -> Markup:
         self.auth.reads(request, "lead")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 from markupsafe import Markup
 
 from feedback_ui.lead.controls import by_controls
-from feedback_ui.lead.lead_view import who
+from feedback_ui.lead.lead_view import LETTERS, who
 from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
@@ -18,9 +19,12 @@ from storage.exchange.detect import Recognised, Unrecognised
 from storage.exchange.formats import PROMPTS_ALONE
 from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
+from storage.exchange.rows import Item, NewComparison, NewLabel
 from storage.exchange.tracking import left_behind, read_otherwise
 
 SHOWN_ROW_ERRORS = 50
+SHOWN_FIRST_ROWS = 5
+SHOWN_REASONS = 20
 
 
 def import_report(translate: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:
@@ -33,10 +37,35 @@ def import_report(translate: Translator, report: Report, recognised: Recognised 
     return _with_wrong_rows(translate, report, summary)
 
 
-def preview(translate: Translator, report: Report, recognised: Recognised | None, format: str) -> Markup:
-    """What an import of a file would add, and what it would leave out."""
+def preview(
+    translate: Translator, report: Report, recognised: Recognised | None, format: str, first: Sequence[Item] = (),
+    reasons: Mapping[str, int] = MappingProxyType({}),
+) -> Markup:  # fmt: skip
+    """What an import of a file would add, its first rows as they are read, and what it would leave out, counted by reason."""
     holds = translate("lead.prompts.would_bring", counts=_brought(translate, report))
-    return _with_wrong_rows(translate, report, f"{_as_what(translate, recognised, format)} {holds}")
+    shown = _with_wrong_rows(translate, report, f"{_as_what(translate, recognised, format)} {holds}")
+    if len(reasons) < report.wrong:
+        often = sorted(reasons.items(), key=lambda counted: (-counted[1], counted[0]))[:SHOWN_REASONS]
+        each = (tag("li", f"{count:,} × {_why(translate, reason)}") for reason, count in often)
+        shown += fragment(muted(translate("lead.prompts.by_reason")), tag("ul", *each, class_="rl-errors")) if reasons else EMPTY
+    if not first:
+        return shown
+    heads = [translate(f"lead.prompts.{name}") for name in ("first_prompt", "first_answers", "first_verdict")]
+    title = translate("lead.prompts.first_rows")
+    rows = table(heads, [_as_read(translate, item) for item in first], caption=title)
+    return shown + tag("section", tag("p", title, class_="rl-subheading"), rows)
+
+
+def _as_read(translate: Translator, item: Item) -> list[str]:
+    """A row of a file as it is read: the prompt, the answers, and what was said of them."""
+    asked = tag("span", item.messages[-1]["content"], class_="rl-line-clamp")
+    if isinstance(item, NewLabel):
+        return [asked, tag("span", item.completion, class_="rl-line-clamp"), translate(f"lead.prompts.label_{str(item.good).lower()}")]
+    if not isinstance(item, NewComparison):
+        return [asked, "", ""]
+    answers = (tag("span", f"{letter}: {text}", class_="rl-line-clamp") for letter, text in zip(LETTERS, item.completions, strict=False))
+    said = (" > ".join(" = ".join(sorted(LETTERS[i] for i in tier)) for tier in vote.tiers) for vote in item.votes)
+    return [asked, fragment(*answers), "; ".join(said)]
 
 
 def unrecognised(translate: Translator, error: Unrecognised) -> Markup:

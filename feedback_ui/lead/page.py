@@ -74,8 +74,12 @@ class LeadPage:
         for change in adding.changes:
             change.then(browser.refresh, {*browser.fields}, [*browser.fields, *browser.changed], **QUIET)
         quality, exclusions = self.sections["quality"][0], self.sections["exclusions"][0]
-        for table in (quality.annotators, quality.item, self.linked_item):
+        for table in (quality.item, self.linked_item):
             table.click(self.exclude_from, None, [self.tabs, *exclusions.shown], **QUIET)
+        audit = self.sections["audit"][0]
+        for table in (quality.people, quality.annotators):
+            chosen_person = table.click(self.from_person, None, [self.tabs, audit.who, *exclusions.shown], **QUIET)
+            chosen_person.then(audit.filter, [audit.who, audit.did], audit.page, **QUIET)
         self.linked_item.click(quality.order_item, None, self.linked_item, **QUIET)
 
     def enter(self, where: str, linked: int | None, request: gr.Request) -> dict[Component, Any]:
@@ -93,9 +97,20 @@ class LeadPage:
         return opened | {self.linked_item: EMPTY if linked is None else quality.comparison(int(linked), request)}
 
     def exclude_from(self, event: gr.EventData, request: gr.Request) -> Any:
-        """Opens the exclusion form, filled from an annotator's row or from one of their judgments."""
+        """Opens the exclusion form, filled from an annotator or from one of their judgments."""
         self.auth.acts(request, "lead")
         with suppress(StoreError):
             if chosen(event)[0] not in ("exclude", "exclude-one"):
                 return unchanged()
         return {self.tabs: gr.Tabs(selected="exclusions"), **self.sections["exclusions"][0].begin(event, request)}
+
+    def from_person(self, event: gr.EventData, request: gr.Request) -> Any:
+        """Shows what an annotator did, in the audit, or opens the exclusion form for their votes."""
+        self.auth.reads(request, "lead")
+        try:
+            act, annotator_id = chosen(event)
+        except StoreError:
+            return unchanged()
+        if act == "judgments":
+            return {self.tabs: gr.Tabs(selected="audit"), **self.sections["audit"][0].choose(annotator_id, request)}
+        return self.exclude_from(event, request)

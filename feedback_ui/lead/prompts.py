@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from storage.content import prompts, refusals
 from storage.core.database import StoreError
 from storage.exchange import detect, encodings, formats, import_records, imports, maps, undos
 from storage.exchange.limits import Limits
+from storage.exchange.rows import Item
 
 SPLITS = ("auto", "train", "heldout")
 RECOGNISED = "recognised"
@@ -145,8 +147,18 @@ class PromptsSection:
             recognised = detect.recognise_file(path, limits) if not mapping and format == RECOGNISED else None
             format = "map" if mapping else recognised.format if recognised else format
             if look:
-                report = imports.look(self.store, path, format, recognised=recognised is not None, mapping=mapping, limits=limits)
-                return {self.message: imports_view.preview(translate, report, recognised, format)}
+                first: list[Item] = []
+                reasons: Counter[str] = Counter()
+
+                def keep(item: Item) -> None:
+                    if len(first) < imports_view.SHOWN_FIRST_ROWS:
+                        first.append(item)
+
+                report = imports.look(
+                    self.store, path, format, recognised=recognised is not None, mapping=mapping, limits=limits, item_read=keep,
+                    wrong_row=lambda _, reason: reasons.update([reason]),
+                )  # fmt: skip
+                return {self.message: imports_view.preview(translate, report, recognised, format, first, reasons)}
             with self.running_imports.run(Path(path).name) as running:
                 _, report = imports.import_file(
                     self.store, path, format, recognised=recognised is not None, mapping=mapping, by=visitor.annotator.id, limits=limits,

@@ -18,7 +18,7 @@ from feedback_ui.shared.html import EMPTY, fragment
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label, unchanged
-from rlhf.analysis import agreement
+from rlhf.analysis import agreement, drift
 from rlhf.data import reliability
 from storage.analytics.stats import judgments_by_day, stats
 from storage.content import comparisons, policies, prompts
@@ -32,13 +32,14 @@ class QualitySection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
         self.counts = html(elem_id="quality-counts", elem_classes="rl-min-height")
+        self.people = listing(elem_id="quality-people", elem_classes="rl-optional")
         self.simulated = gr.Checkbox(False, label=label("lead.quality.include_simulated"), container=False, elem_id="quality-simulated")
         self.overview = html(elem_id="quality-overview", elem_classes="rl-min-height-tall")
         self.annotators = listing(elem_id="quality-annotators", elem_classes="rl-optional")
         self.reliability = listing(elem_id="quality-reliability", elem_classes="rl-optional")
         self.items = listing(elem_id="quality-items", elem_classes="rl-optional")
         self.item = ordering(elem_id="quality-item", elem_classes="rl-optional")
-        self.figures = [self.counts, self.overview, self.annotators, self.reliability, self.items]
+        self.figures = [self.counts, self.people, self.overview, self.annotators, self.reliability, self.items]
         self.shown = [*self.figures, self.item]
 
     def wire(self, tab: gr.Tab) -> None:
@@ -96,6 +97,9 @@ class QualitySection:
                 waiting=queue.depth(self.store),
                 today=today.people + (today.simulated if simulated else 0),
                 report=report,
+            ),
+            self.people: quality_view.people(
+                translate, report.annotators, drift.of_store(self.store, include_simulated=simulated), acts=visitor.may_act("lead")
             ),
             self.overview: fragment(quality_view.overview(translate, report), left_out),
             self.annotators: quality_view.annotator_table(translate, report.annotators, acts=visitor.may_act("lead")),

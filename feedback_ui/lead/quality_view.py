@@ -16,8 +16,15 @@ from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, in
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures, prompt_kind
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
+from rlhf.analysis.drift import FEWEST, Drift
 from rlhf.data.reliability import AnnotatorReliability
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion, Tiers
+
+HASTY_S = 3
+"""An annotator whose median active time is below this is called hasty, in seconds."""
+
+FEWEST_SHARED = 10
+"""Pairs that others judged too, at least, before an annotator is said to disagree."""
 
 
 def percent(share: float | None) -> str:
@@ -58,14 +65,23 @@ def _alpha(translate: Translator, alpha: Alpha, units: int) -> tuple[Spread, str
     if alpha.value is None:
         return (None, None, None), NOTHING, translate("lead.quality.no_variation" if units else "lead.quality.no_overlap")
     note = translate("lead.quality.of_pairs", count=units) if alpha.low is not None else translate("lead.quality.too_few")
+    note = f"{note} · {translate(f'lead.quality.alpha_means.{alpha_level(alpha.value)}')}"
     return (alpha.value, alpha.low, alpha.high), fragment(_number(alpha.value), _ends(translate, alpha.low, alpha.high)), note
+
+
+def alpha_level(alpha: float) -> str:
+    """What a value of alpha allows: the bounds .667 and .8 are Krippendorff's (2004)."""
+    levels = ((0.8, "good"), (0.667, "tentative"), (0.2, "weak"))
+    return next((name for bound, name in levels if alpha >= bound), "chance")
 
 
 def _share(translate: Translator, share: Share) -> tuple[Spread, str, str]:
     if share.share is None:
         return (None, None, None), NOTHING, translate("lead.quality.no_overlap")
     shown = fragment(percent(share.share), " ", _between(translate, percent(share.low), percent(share.high)))
-    return (share.share, share.low, share.high), shown, translate("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
+    counted = translate("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
+    meaning = translate("lead.quality.unanimous_means." + ("most" if share.share >= 0.5 else "few"))
+    return (share.share, share.low, share.high), shown, f"{counted} · {meaning}"
 
 
 def _left(translate: Translator, left: LeftShare) -> tuple[Spread, str, str]:
@@ -101,6 +117,55 @@ def _small(note: str) -> Markup:
     return tag("span", note, class_="rl-muted rl-small")
 
 
+# ---- people first
+
+
+def people(translate: Translator, rows: Sequence[AnnotatorRow], drifts: Mapping[int, Drift], *, acts: bool) -> Markup:
+    """Who is hasty, who disagrees and who drifts, each with the numbers, the bound, and buttons to their acts and to an exclusion."""
+    if not rows:
+        return EMPTY
+    found = [
+        _person(translate, row, reason, acts=acts)
+        for row in rows
+        for reason in filter(None, (_hasty(translate, row), _disagrees(translate, row), _drifts(translate, row, drifts.get(row.id))))
+    ]
+    unknown = [row.name for row in rows if row.agreement_units < FEWEST_SHARED or row.id not in drifts]
+    notes = [translate("lead.quality.people_help", seconds=HASTY_S, fewest=FEWEST_SHARED, votes=FEWEST)]
+    if unknown:
+        notes.append(translate("lead.quality.people_unknown", names=", ".join(unknown)))
+    said = tag("ul", *found, class_="rl-judgments") if found else tag("p", translate("lead.quality.nobody"))
+    return _titled(translate("lead.quality.people"), fragment(said, muted(" ".join(notes))))
+
+
+def _person(translate: Translator, row: AnnotatorRow, reason: str, *, acts: bool) -> Markup:
+    exclude = button("exclude", row.id, translate("lead.exclusions.exclude_short"), row.name) if acts else EMPTY
+    shown = button("judgments", row.id, translate("lead.quality.their_judgments"), row.name)
+    return tag("li", tag("p", tag("strong", _name(translate, row)), " ", reason), tag("p", shown, " ", exclude), data_person=row.id)
+
+
+def _hasty(translate: Translator, row: AnnotatorRow) -> str:
+    if row.median_active_s is None or row.median_active_s >= HASTY_S:
+        return ""
+    return translate("lead.quality.hasty", seconds=f"{row.median_active_s:.1f}", bound=HASTY_S)
+
+
+def _disagrees(translate: Translator, row: AnnotatorRow) -> str:
+    if row.agreement is None or row.agreement_units < FEWEST_SHARED or row.agreement > 0.5:
+        return ""
+    return translate("lead.quality.disagrees", share=percent(row.agreement), count=row.agreement_units)
+
+
+def _drifts(translate: Translator, row: AnnotatorRow, drift: Drift | None) -> str:
+    if drift is None or not drift.is_clear:
+        return ""
+    ends = {"low": _points(drift.low), "high": _points(drift.high)}
+    return translate("lead.quality.drifts", first=percent(drift.first), last=percent(drift.last), votes=drift.votes, **ends)
+
+
+def _points(change: float) -> str:
+    return f"{100 * change:+.0f}".replace("-", "−")
+
+
 # ---- annotators and items
 
 
@@ -121,10 +186,13 @@ def annotator_table(translate: Translator, rows: Sequence[AnnotatorRow], *, acts
             _left_cell(translate, row.left_share),
             _with_number(translate, row.agreement, row.agreement_units),
             f"{row.excluded:,}" if row.excluded else NOTHING,
-            button("exclude", row.id, translate("lead.exclusions.exclude_short"), row.name) if acts else "",
+            fragment(
+                button("judgments", row.id, translate("lead.quality.their_judgments"), row.name), " ",
+                button("exclude", row.id, translate("lead.exclusions.exclude_short"), row.name) if acts else EMPTY,
+            ),
         ]
         for row in rows
-    ]
+    ]  # fmt: skip
     return _titled(translate("lead.quality.annotators"), table([*heads, ""], cells, caption=heads[0], numbers=range(1, 8)))
 
 

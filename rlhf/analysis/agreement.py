@@ -148,10 +148,10 @@ class Units:
 def report(store: Database, *, include_simulated: bool = False) -> Agreement:
     """Computes the report from the votes of people, or of all annotators."""
     with store.snapshot():
-        rankings = ranking_table.read(store, kinds=_kinds(include_simulated))
+        rankings = ranking_table.read(store, kinds=kinds_of(include_simulated))
         gold_ranks = _gold_ranks(store, rankings)
         excluded = ranking_table.excluded(store)
-        known = [a for a in annotators.all_annotators(store) if a.kind in _kinds(include_simulated)]
+        known = [a for a in annotators.all_annotators(store) if a.kind in kinds_of(include_simulated)]
     counted = latest_votes(rankings)
     units = units_of(counted)
     several, alike = _unanimity(counted)
@@ -171,7 +171,7 @@ def report(store: Database, *, include_simulated: bool = False) -> Agreement:
 def items(store: Database, limit: int = 20, *, include_simulated: bool = False) -> list[ComparisonAgreement]:
     """Comparisons with at least two annotators, lowest agreement first; of equal ones those with more annotators, then the newest."""
     with store.snapshot():
-        counted = latest_votes(ranking_table.read(store, kinds=_kinds(include_simulated)))
+        counted = latest_votes(ranking_table.read(store, kinds=kinds_of(include_simulated)))
         units = units_of(counted)
         if not len(units.comparison):
             return []
@@ -260,7 +260,7 @@ def left_share(left: int, n: int) -> LeftShare:
     return LeftShare(left / n, float(interval.low), float(interval.high), n, float(test.pvalue))
 
 
-def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
+def kinds_of(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
     return ("human", "simulated") if include_simulated else ("human",)
 
 
@@ -391,15 +391,21 @@ def _annotator_rows(
 def _with_others(counted: Rankings, top: int) -> tuple[Float[np.ndarray, " a"], Float[np.ndarray, " a"]]:
     """By annotator: the summed shares of others with the same preference, and the number of units."""
     agreed, units = np.zeros(top), np.zeros(top)
+    for row, share in votes_with_others(counted):
+        agreed += np.bincount(counted.annotator[row], share, minlength=top)
+        units += np.bincount(counted.annotator[row], minlength=top)
+    return agreed, units
+
+
+def votes_with_others(counted: Rankings) -> Iterator[tuple[Int64[np.ndarray, " m"], Float[np.ndarray, " m"]]]:
+    """For each pair of positions: the votes on it that others share, as rows, and the shares of the others with the same preference."""
     for i, j in _pairs(counted):
         counts = _tally(counted, i, j)
         both, preferences = _preferences(counted.ranks, i, j)
         others = counts.sum(axis=1)[counted.comparison] - 1
         row = np.flatnonzero(both & (others > 0))
         same = counts[counted.comparison[row], preferences[row] + 1] - 1
-        agreed += np.bincount(counted.annotator[row], same / others[row], minlength=top)
-        units += np.bincount(counted.annotator[row], minlength=top)
-    return agreed, units
+        yield row, same / others[row]
 
 
 def _on_gold(rankings: Rankings, gold_ranks: Int8[np.ndarray, "c k"], top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:

@@ -7,7 +7,7 @@ The modules of `storage.exchange` named after a format read its records.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from storage.exchange.formats import FORMATS, Format
 from storage.exchange.groups import grouped
 from storage.exchange.import_writer import ImportWriter, Line, Report, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Found, Left, NewComparison, NewLabel, ReadAs, Record, Row, check, size_of
+from storage.exchange.rows import BadRow, Found, Item, Left, NewComparison, NewLabel, ReadAs, Record, Row, check, size_of
 from storage.exchange.tracking import Tracked, left_behind
 from storage.exchange.wrapped import IsRow
 from storage.project import settings
@@ -94,8 +94,14 @@ def look(
     recognised: bool = False,
     mapping: FieldMap | None = None,
     limits: Limits = Limits(),
+    item_read: Callable[[Item], object] | None = None,
+    wrong_row: WrongRow | None = None,
 ) -> Report:
     """What an import of a file would find, without importing anything: items as the file has them, known ones too.
+
+    Args:
+        item_read: called with each item.
+        wrong_row: called with the line and the reason of each wrong row.
 
     Raises:
         StoreError: the file cannot be read, is not what its name says, or unpacks to too much.
@@ -106,10 +112,14 @@ def look(
         report.wrong += 1
         if report.wrong <= REPORTED_ROWS:
             report.wrong_rows.append((line, _printable(reason)))
+        if wrong_row:
+            wrong_row(line, _printable(reason))
 
     most_chars = limits.text_chars or settings.current(store).text_max_chars
     records = files.records(Path(path), found.container, limits=limits, is_row=_is_row(mapping))
     for _, item in _items(records, found, most_chars, report, refuse):
+        if item_read:
+            item_read(item)
         if isinstance(item, NewComparison):
             report.comparisons += 1
             report.judgments += len(item.votes)

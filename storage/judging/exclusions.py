@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Exclusion
@@ -85,15 +86,48 @@ def exclude_annotator(store: Database, annotator_id: int, *, rule: str, reason: 
         StoreError: none of their judgments counts.
     """
     with store.atomic():
-        rows = store.rows(
-            "SELECT id, counts FROM active_judgments WHERE annotator_id = :annotator AND created_at >= :since AND (counts = 1 OR "
-            "purpose != 'vote' AND verdict = 'rank' AND NOT EXISTS (SELECT 1 FROM excluded_judgments x WHERE x.judgment_id = "
-            "active_judgments.id AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)))",
-            {"annotator": annotator_id, "since": since},
-        ).fetchall()
-        if not any(row["counts"] for row in rows):
-            rows = []
-        return exclude(store, [row["id"] for row in rows], rule=rule, reason=reason, by=by)
+        return exclude(store, ids_of_annotator(store, annotator_id, since), rule=rule, reason=reason, by=by)
+
+
+def ids_of_annotator(store: Database, annotator_id: int, since: str = "") -> list[int]:
+    """The judgments that `exclude_annotator` excludes; none if no vote among them counts."""
+    rows = store.rows(
+        "SELECT id, counts FROM active_judgments WHERE annotator_id = :annotator AND created_at >= :since AND (counts = 1 OR "
+        "purpose != 'vote' AND verdict = 'rank' AND NOT EXISTS (SELECT 1 FROM excluded_judgments x WHERE x.judgment_id = "
+        "active_judgments.id AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)))",
+        {"annotator": annotator_id, "since": since},
+    ).fetchall()
+    return [row["id"] for row in rows] if any(row["counts"] for row in rows) else []
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an exclusion would change."""
+
+    votes: int
+    """Votes that would stop counting."""
+    all_votes: int
+    """Votes that count now, of everybody."""
+    reopened: int
+    """Comparisons that would need another vote and go back to the queue."""
+
+
+def effect(store: Database, judgment_ids: Iterable[int]) -> Effect:
+    """What excluding these judgments would change; nothing is changed."""
+    ids = to_json(sorted(set(judgment_ids)))
+    named = "id IN (SELECT value FROM json_each(?)) AND id IN (SELECT id FROM votes)"
+    reopened = f"""
+        SELECT count(*) FROM comparisons c JOIN (
+            SELECT comparison_id, count(*) AS number FROM judgments j WHERE {named}
+                AND (SELECT kind FROM annotators WHERE annotators.id = j.annotator_id) = 'human' GROUP BY comparison_id
+        ) gone ON gone.comparison_id = c.id
+        WHERE c.retired = 0 AND c.gold = 0 AND c.human_ranks - gone.number + c.leased < c.wanted"""
+    with store.snapshot():
+        return Effect(
+            int(store.value(f"SELECT count(*) FROM judgments WHERE {named}", [ids])),
+            int(store.value("SELECT count(*) FROM votes")),
+            int(store.value(reopened, [ids])),
+        )
 
 
 def lift(store: Database, exclusion_id: int, *, reason: str, by: int | None) -> Exclusion:

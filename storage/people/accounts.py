@@ -120,10 +120,26 @@ def named(store: Database, name: str) -> Account:
 # ---- acts
 
 
-def create(store: Database, name: str, password: str, roles: Iterable[Role], by: int | None = None) -> Account:
+def random_password() -> str:
+    """A password of 16 letters and digits that no reader confuses, in four groups: 79 bits."""
+    letters = "abcdefghjkmnpqrstuvwxyz23456789"
+    return "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(4))
+
+
+def count_local(store: Database) -> int:
+    """How many judgments were made without sign-in, which the first account may take over."""
+    return int(store.value("SELECT coalesce(sum(judged), 0) FROM annotators WHERE name = ? AND kind = 'human'", [LOCAL_NAME]))
+
+
+def create(
+    store: Database, name: str, password: str, roles: Iterable[Role], by: int | None = None, *, adopts_local: bool = False
+) -> Account:
     """Creates an account. The first one turns sign-in on and must have the role lead, because only a lead can add others.
 
     The name may be that of an annotator who has judged here already, such as `local`: the account then owns those judgments.
+
+    Args:
+        adopts_local: the first account's owner is who judged without sign-in: that annotator gets the account's name.
 
     Raises:
         StoreError: the name is taken, looks like another account's, belongs to a rule or came with an import; or the password or the
@@ -135,6 +151,8 @@ def create(store: Database, name: str, password: str, roles: Iterable[Role], by:
     with store.atomic():
         if "lead" not in roles and not any_accounts(store):
             raise StoreError("The first account needs the role lead: nobody else could add the others.")
+        if adopts_local:
+            _rename_local(store, name)
         annotator = annotators.ensure(store, name)
         if store.value("SELECT EXISTS (SELECT 1 FROM accounts WHERE annotator_id = ?)", [annotator.id]):
             raise StoreError(f"There is an account named {name} already: choose another name, or set a new password for it.")
@@ -147,6 +165,16 @@ def create(store: Database, name: str, password: str, roles: Iterable[Role], by:
         account_id = store.insert("accounts", values)
         _log(store, annotator.id, "created", ", ".join(in_order(roles)), by)
         return get(store, account_id)
+
+
+def _rename_local(store: Database, name: str) -> None:
+    if any_accounts(store):
+        raise StoreError("Only the first account can take over the judgments made without sign-in: leave that out.")
+    if name == LOCAL_NAME:
+        return
+    if store.value("SELECT 1 FROM annotators WHERE name = ?", [name]):
+        raise StoreError(f"{name} has judged here already, and cannot take over other judgments: choose another name.")
+    store.connection.conn.execute("UPDATE annotators SET name = ? WHERE id = ?", [name, local(store).id])
 
 
 def set_roles(store: Database, account_id: int, roles: Iterable[Role], by: int | None = None) -> Account:

@@ -21,18 +21,33 @@ class AuditEntry:
     detail: str
 
 
-def entries(store: Database, *, before: str | None = None, skip: int = 0, limit: int = 100) -> list[AuditEntry]:
+ACTS = (
+    "judged", "skipped", "corrected", "undid", "excluded", "lifted", "set gold answer", "changed settings", "published", "imported",
+    "asked for", "assigned", "cancelled", "retired", "restored", "edited", "created", "roles", "password", "disabled",
+    "enabled", "started", "promoted", "rejected", "rolled back",
+)  # fmt: skip
+"""Every act that an entry can have."""
+
+
+def entries(
+    store: Database, *, before: str | None = None, by: int | None = None, act: str | None = None, skip: int = 0, limit: int = 100
+) -> list[AuditEntry]:
     """The newest `limit` acts before the time `before` (ISO 8601 UTC), newest first, after the first `skip` of them.
 
     An import is one act, whatever its size.
+
+    Args:
+        by: only acts of this annotator.
+        act: only acts of this kind, one of `ACTS`.
     """
     # One view over all acts would be sorted in full for each page. Judgments are read in the order of their ids, without a sort.
-    parameters = [before or "9999", skip + limit]
+    parameters = {"before": before or "9999", "most": skip + limit, "by": by, "act": act}
     columns = "at, by_id, act, subject, subject_id, detail"
-    judged = store.rows(f"SELECT {columns} FROM judging_acts WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", parameters)
+    wanted = "at < :before AND (:by IS NULL OR by_id = :by) AND (:act IS NULL OR act = :act)"
+    judged = store.rows(f"SELECT {columns} FROM judging_acts WHERE {wanted} ORDER BY judgment_id DESC LIMIT :most", parameters)
     # Acts of the same millisecond have the same order on every page, the later row first.
     order = "at DESC, subject, CAST(subject_id AS INTEGER) DESC"
-    others = store.rows(f"SELECT {columns} FROM acts WHERE at < ? ORDER BY {order} LIMIT ?", parameters)
+    others = store.rows(f"SELECT {columns} FROM acts WHERE {wanted} ORDER BY {order} LIMIT :most", parameters)
     names = {annotator.id: annotator.name for annotator in annotators.all_annotators(store)}
     newest_first = heapq.merge(map(tuple, judged), map(tuple, others), key=lambda row: row[0], reverse=True)
     return [AuditEntry(row[0], names.get(row[1]), *row[2:]) for row in islice(newest_first, skip, skip + limit)]

@@ -46,6 +46,7 @@ from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import config_view, queue_view, round_view, rounds_table, run_view, triggers_view, validation_view, verdict_view
 from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
+from rlhf.analysis.drift import Drift
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.round_story import Made, Story
 from rlhf.analysis.sequential_test import assess
@@ -62,7 +63,7 @@ from rlhf.runs.token_changes import SampleChange
 from rlhf.serving.batch_plan import Outlook
 from storage.analytics.stats import DayOfJudging
 from storage.content.prompt_list import ListedPrompt
-from storage.content.prompts import Starters
+from storage.content.prompts import NewPrompt, Starters
 from storage.content.refusals import Refusal
 from storage.core.database import StoreError
 from storage.core.records import (
@@ -85,6 +86,8 @@ from storage.core.records import (
 from storage.exchange.detect import Recognised, Unrecognised
 from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
+from storage.exchange.rows import NewComparison, NewLabel, Vote
+from storage.judging.exclusions import Effect
 from storage.people.accounts import Account
 from storage.people.audit import AuditEntry
 
@@ -245,7 +248,14 @@ CASES = {
     "lead_view.answers": (lambda t, w: lead_view.answers(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
     "prompts_view.prompt_counts": lambda t, w: prompts_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
     "imports_view.import_report": lambda t, w: imports_view.import_report(w, replace(filled(Report, t), wrong=60)),
-    "imports_view.preview": lambda t, w: imports_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t), t),
+    "imports_view.preview": lambda t, w: imports_view.preview(
+        w, replace(filled(Report, t), wrong=60), Recognised(t, t), t,
+        [
+            NewPrompt(a_comparison(t).prompt.messages), NewLabel(a_comparison(t).prompt.messages, t, True),
+            NewComparison(a_comparison(t).prompt.messages, (t, t), (t, t), (Vote(((0,), (1,))),)),
+        ],
+        {t: 3},
+    ),
     "imports_view.unrecognised": lambda t, w: imports_view.unrecognised(w, Unrecognised(t, fields=t, likely=t)),
     "prompts_view.starters_now": lambda t, w: html.fragment(*(prompts_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
     "prompts_view.prompts_listed": lambda t, w: prompts_view.prompts_listed(
@@ -273,6 +283,7 @@ CASES = {
         lambda t, w: gold_view.ordering(w, a_comparison(t), {1: filled(PolicyVersion, t)}, ((1,), (2,))), MARKDOWN,
     ),
     "gold_view.gold_list": lambda t, w: gold_view.gold_list(w, [a_comparison(t)], {1: ((1,), (2,))}, {1: (3, 2)}, acts=True),
+    "exclusions_view.effect": lambda t, w: exclusions_view.effect(w, Effect(2, 9, 1)) + exclusions_view.effect(w, Effect(0, 9, 0)),
     "exclusions_view.exclusion_list": lambda t, w: exclusions_view.exclusion_list(w, [filled(Exclusion, t)], {1: t}, acts=True),
     "guidelines_view.guideline_preview": (lambda t, w: guidelines_view.guideline_preview(w, t), MARKDOWN),
     "guidelines_view.guideline_version": (lambda t, w: guidelines_view.guideline_version(w, 1, filled(Guidelines, t)), MARKDOWN),
@@ -285,6 +296,9 @@ CASES = {
     ),
     "quality_view.counts": lambda t, w: quality_view.counts(w, comparisons=1, waiting=1, today=1, report=filled(Agreement, t)),
     "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t)),
+    "quality_view.people": lambda t, w: quality_view.people(
+        w, [replace(filled(AnnotatorRow, t), agreement_units=30)], {1: Drift(0.9, 0.4, 12, -0.7, -0.1)}, acts=True
+    ),
     "quality_view.annotator_table": lambda t, w: quality_view.annotator_table(
         w, [filled(AnnotatorRow, t), replace(filled(AnnotatorRow, t), kind="simulated")], acts=True
     ),

@@ -1,5 +1,7 @@
 """Accounts are added, changed and disabled."""
 
+import re
+
 import pytest
 from lead_page import HERE, pressed, sign_in
 
@@ -12,9 +14,9 @@ def test_the_first_account_turns_sign_in_on(store, part, auth):
     opened = section.open(HERE)
     assert "turns sign-in on, for good" in opened[section.warning]
     assert set(opened[section.new_roles].value) == {"annotator", "lead", "researcher"}
-    assert "needs the role lead" in section.add("Ann", "long enough", ["annotator"], HERE)[section.message]
-    assert "8" in section.add("Lea", "short", ["lead"], HERE)[section.message] and not accounts.any_accounts(store)
-    shown = section.add("Lea", "long enough", ["lead"], HERE)
+    assert "needs the role lead" in section.add("Ann", "long enough", ["annotator"], False, HERE)[section.message]
+    assert "8" in section.add("Lea", "short", ["lead"], False, HERE)[section.message] and not accounts.any_accounts(store)
+    shown = section.add("Lea", "long enough", ["lead"], False, HERE)
     assert "sign-in is on now" in shown[section.message] and 'href=""' in shown[section.message] and shown[section.adding].visible is False
     assert shown[section.warning] == "" and "long enough" not in str(shown)
     with pytest.raises(AccessRefused):
@@ -24,9 +26,9 @@ def test_the_first_account_turns_sign_in_on(store, part, auth):
 def test_accounts_are_added_changed_and_disabled(store, part, auth):
     request = sign_in(store, auth, "Lea", "lead")
     section = part.accounts
-    shown = section.add("<b>Ann</b>", "long enough", ["annotator"], request)
+    shown = section.add("<b>Ann</b>", "long enough", ["annotator"], False, request)
     ann = accounts.named(store, "<b>Ann</b>")
-    assert "may sign in now" in shown[section.message] and "&lt;b&gt;Ann" in shown[section.list] and shown[section.new_password] == ""
+    assert "may sign in now" in shown[section.message] and "&lt;b&gt;Ann" in shown[section.list] and shown[section.new_password].value == ""
     opened = section.edit(pressed("edit", ann.id), request)
     assert opened[section.roles].value == ["annotator"] and opened[section.editing].visible is True
     section.set_roles(ann.id, ["annotator", "researcher"], request)
@@ -41,3 +43,21 @@ def test_accounts_are_added_changed_and_disabled(store, part, auth):
     assert "No account is chosen" in section.set_roles(None, ["lead"], request)[section.message]
     whom = store.row("SELECT by_id FROM account_events WHERE act = 'disabled'")["by_id"]
     assert whom == lea.annotator.id
+
+
+def test_the_first_account_takes_over_the_judgments_made_without_sign_in(store, part, people, waiting, judge):
+    section = part.accounts
+    assert section.open(HERE)[section.adopts].visible is False, "there are none"
+    judge(people.local)
+    assert section.open(HERE)[section.adopts].visible is True
+    assert "Ann has judged here already" in section.add("Ann", "long enough", ["lead"], True, HERE)[section.message]
+    assert not accounts.any_accounts(store)
+    section.add("Lea", "long enough", ["lead"], True, HERE)
+    (lea,) = accounts.all_accounts(store)
+    assert (lea.name, lea.annotator.id, lea.annotator.judged) == ("Lea", people.local.id, 1)
+
+
+def test_a_generated_password_is_readable_copied_and_long(part):
+    made = [part.accounts.generate(HERE) for _ in range(50)]
+    assert len({box.value for box in made}) == 50 and {(box.type, tuple(box.buttons)) for box in made} == {("text", ("copy",))}
+    assert all(re.fullmatch(r"([a-z2-9]{4}-){3}[a-z2-9]{4}", box.value) and not set(box.value) & set("ilo01") for box in made)

@@ -2,7 +2,8 @@
 
 from lead_page import HERE
 
-from storage.project import guidelines
+from storage.core.records import ProjectSettings
+from storage.project import guidelines, settings
 
 
 def test_the_audit_is_paged_newest_first(store, part, people, monkeypatch):
@@ -14,6 +15,23 @@ def test_the_audit_is_paged_newest_first(store, part, people, monkeypatch):
     first = section.open(HERE)
     assert first[section.entries].count("<tr>") == 3 and first[section.older].interactive and not first[section.newer].interactive
     assert "guidelines 3" in first[section.entries] and "guidelines 1" not in first[section.entries]
-    last = section.show_older(first[section.skipped], HERE)
+    last = section.show_older(first[section.skipped], "", "", HERE)
     assert "guidelines 1" in last[section.entries] and last[section.newer].interactive and not last[section.older].interactive
-    assert "guidelines 3" in section.show_newer(last[section.skipped], HERE)[section.entries]
+    assert "guidelines 3" in section.show_newer(last[section.skipped], "", "", HERE)[section.entries]
+
+
+def test_the_audit_is_filtered_by_person_and_act(store, part, people):
+    section = part.audit
+    guidelines.publish(store, "one", people.ann.id)
+    guidelines.publish(store, "two", people.tom.id)
+    settings.change(store, ProjectSettings(overlap=2), people.ann.id)
+    opened = section.open(HERE)
+    assert ("Ann", people.ann.id) in opened[section.who].choices and ("published", "published") in opened[section.did].choices
+    anns = section.filter(people.ann.id, "", HERE)[section.entries]
+    assert "guidelines 1" in anns and "settings 1" in anns and "guidelines 2" not in anns
+    published = section.filter("", "published", HERE)[section.entries]
+    assert "guidelines 1" in published and "guidelines 2" in published and "settings 1" not in published
+    assert "guidelines 1" in (both := section.filter(people.ann.id, "published", HERE)[section.entries]) and "settings" not in both
+    kept = section.enter(people.ann.id, "published", HERE)
+    assert kept[section.entries] == both
+    assert "No act is recorded" in section.filter(people.local.id, "", HERE)[section.entries]

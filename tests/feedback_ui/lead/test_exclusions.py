@@ -45,3 +45,15 @@ def test_single_judgments_and_a_day_narrow_an_exclusion(store, part, people, wai
 def test_an_exclusion_of_nothing_is_refused(part, people, given, problem):
     section = part.exclusions
     assert problem in section.exclude(*given, HERE)[section.message]
+
+
+def test_what_would_stop_counting_is_said_before_it_does(store, part, people, waiting, judge):
+    section = part.exclusions
+    vote = judge(people.ann)
+    judge(people.tom)
+    assert section.foresee(None, "", "", HERE) == "" == section.foresee(None, "", "x", HERE)
+    said = section.foresee(people.ann.id, "", "", HERE)
+    assert "1 vote of 2 would stop counting" in said and "1 comparison would go back to the queue" in said
+    assert section.foresee(None, "", str(vote.id), HERE) == said
+    assert "No vote that counts" in section.foresee(people.ann.id, "2999-01-01", "", HERE)
+    assert store.value("SELECT sum(counts) FROM judgments") == 2, "nothing was excluded"

@@ -21,3 +21,13 @@ def test_guidelines_are_published_as_versions(store, part, people):
     preview = section.show_preview("a **b** <img src=x>", HERE)
     assert "<strong>b</strong>" in preview and "<img" not in preview and "&lt;img" in preview
     assert "What you write" in section.show_preview("", HERE)
+
+
+def test_a_load_says_what_was_in_the_editor_and_what_is_to_be(store, part):
+    section = part.guidelines
+    assert section.load("", HERE) == {section.sent: "", section.loaded: ""}
+    guidelines.publish(store, "Old.", None)
+    guidelines.publish(store, "New.", None)
+    assert section.load("", HERE) == {section.sent: "", section.loaded: "New."}
+    assert section.load("Old.", HERE)[section.loaded] == "New."
+    assert section.load("My draft", HERE) == {section.sent: "My draft", section.loaded: "My draft"}

@@ -4,16 +4,15 @@ import inspect
 
 import gradio as gr
 import pytest
-from lead_page import EN, HERE, asking, pressed, sign_in
+from lead_page import HERE, asking, pressed, sign_in
 
-from feedback_ui.lead import guidelines_view
 from feedback_ui.server.auth import AccessRefused
 from storage.content import batches, policies
 from storage.core.records import Sampling
 
 READING = {
     "enter", "open", "load", "include", "open_item", "view", "follow", "show_newer", "show_older", "search", "show_preview",
-    "choose_prompts", "foresee", "refresh", "press", "close",
+    "choose_prompts", "foresee", "refresh", "press", "close", "filter", "from_person",
 }  # fmt: skip
 """Handlers that only show something; a researcher may have them too. All others change something, or begin to."""
 
@@ -91,9 +90,22 @@ def test_a_forged_click_is_refused(part):
 
 def test_a_draft_survives_a_change_of_section(part, people):
     section = part.guidelines
-    assert section.load("", HERE)[section.editor] == ""
+    assert section.load("", HERE)[section.loaded] == ""
     section.publish("One", HERE)
-    assert section.load("", HERE) == {section.editor: "One", section.preview: guidelines_view.guideline_preview(EN, "One")}
+    assert section.load("", HERE)[section.loaded] == "One"
     section.publish("Two", HERE)
-    assert section.load("One", HERE)[section.editor] == "Two", "an older version is no draft"
-    assert section.editor not in section.load("Three, half wri", HERE)
+    assert section.load("One", HERE)[section.loaded] == "Two", "an older version is no draft"
+    assert section.load("Three, half wri", HERE)[section.loaded] == "Three, half wri"
+
+
+def test_from_a_person_the_page_leads_to_their_acts_or_to_an_exclusion(store, lead, part, people, auth, waiting, judge):
+    judge(people.ann)
+    shown = lead.from_person(pressed("judgments", people.ann.id), HERE)
+    assert shown[lead.tabs].selected == "audit" and shown[part.audit.who].value == people.ann.id
+    excluding = lead.from_person(pressed("exclude", people.ann.id), HERE)
+    assert excluding[lead.tabs].selected == "exclusions" and excluding[part.exclusions.annotator].value == people.ann.id
+    sign_in(store, auth, "Lea", "lead")
+    researcher = sign_in(store, auth, "Res", "researcher")
+    assert lead.from_person(pressed("judgments", people.ann.id), researcher)[part.audit.who].value == people.ann.id
+    with pytest.raises(AccessRefused, match="role"):
+        lead.from_person(pressed("exclude", people.ann.id), researcher)

@@ -98,7 +98,12 @@ def test_a_preview_shows_the_contents_of_a_file_and_imports_nothing(store, part,
         "The file holds: 25 answers labelled good or bad (stored, not used in training), 5 wrong rows left out. Not kept: mood (25)."
         in shown
     )
+    assert "5 × " in shown and shown.count("rl-errors") == 2, "wrong rows are counted by reason"
+    assert "The first rows, as they are read" in shown and shown.count("<td") == 5 * 3 and ">good<" in shown
     assert store.value("SELECT count(*) FROM imports") == store.value("SELECT count(*) FROM completion_labels") == 0
+    file.write_text('{"prompt": "Q<b>", "chosen": "yes", "rejected": "no"}\n', encoding="utf-8")
+    shown = section.import_file(str(file), "recognised", "", "", True, HERE)[section.message]
+    assert "Q&lt;b&gt;" in shown and "A: yes" in shown and "A &gt; B" in shown
 
 
 def test_typed_prompts_are_one_a_line_and_an_import_can_be_undone(store, part, people):

@@ -1,10 +1,13 @@
 """Pictures of intervals and of sides."""
 
+import re
+
 import pytest
 from lead_page import EN
 
 from feedback_ui.lead import quality_view
-from rlhf.analysis.agreement import LeftShare, Share
+from rlhf.analysis.agreement import Alpha, AnnotatorRow, LeftShare, Share
+from rlhf.analysis.drift import Drift
 from rlhf.data.reliability import AnnotatorReliability
 
 
@@ -36,3 +39,42 @@ def test_a_reliability_stands_beside_what_it_comes_from():
         assert part in ann, part
     assert "no shared pair and no known answer yet" in bo and "1.00" in bo and "simulated" in bo
     assert quality_view.reliability_table(EN, []) == ""
+
+
+def a_row(number, name, *, median=None, agreement=None, units=0):
+    none = Share(None, None, None, 0, 0)
+    return AnnotatorRow(number, name, "human", 40, 0, median, none, none, LeftShare(None, None, None, 0, None), agreement, units)
+
+
+def test_people_who_are_hasty_disagree_or_drift_come_first_with_their_numbers():
+    rows = [
+        a_row(1, "<b>Ann</b>", median=0.94, agreement=0.9, units=40), a_row(2, "Bob", median=3.0, agreement=0.5, units=10),
+        a_row(3, "Cy", median=2.99, agreement=0.2, units=9), a_row(4, "Di", agreement=0.9, units=40),
+    ]  # fmt: skip
+    drifts = {1: Drift(0.9, 0.8, 12, -0.3, 0.1), 2: Drift(0.9, 0.9, 12, -0.2, 0.2), 4: Drift(0.9, 0.4, 12, -0.71, -0.14)}
+    html = quality_view.people(EN, rows, drifts, acts=True)
+    found = [(int(number), said) for number, said in re.findall(r'<li data-person="(\d)">.*?</strong> (.*?)</p>', html)]
+    assert [number for number, _ in found] == [1, 2, 3, 4]
+    assert "took less than 0.9 s, under the bound of 3 s" in found[0][1]
+    assert "in 50% of 10 pairs, no better than chance" in found[1][1]
+    assert "less than 3.0 s" in found[2][1], "nine pairs are too few to say that Cy disagrees"
+    assert "90% of the first 12 shared votes and in 40% of the last (change −71 to −14 points)" in found[3][1]
+    assert "&lt;b&gt;Ann&lt;/b&gt;" in html and "Too few shared votes to say all of this of Cy." in html
+    assert html.count('data-act="judgments"') == html.count('data-act="exclude"') == 4
+    assert 'data-act="exclude"' not in quality_view.people(EN, rows, drifts, acts=False)
+    assert "Nobody stands out" in quality_view.people(EN, [a_row(5, "Eve", median=9.0, agreement=0.9, units=20)], {}, acts=True)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "says"),
+    [(-0.15, "chance"), (0.19, "chance"), (0.2, "weak"), (0.66, "weak"), (0.667, "tentative"), (0.79, "tentative"), (0.8, "good")],
+)
+def test_a_value_of_alpha_says_what_it_means(alpha, says):
+    assert quality_view.alpha_level(alpha) == says
+    shown = quality_view._alpha(EN, Alpha(alpha, None, None), 20)[2]
+    assert EN(f"lead.quality.alpha_means.{says}") in shown
+
+
+def test_the_share_of_unanimous_comparisons_says_what_it_means():
+    assert "one answer that everybody prefers" in quality_view._share(EN, Share(0.5, 0.3, 0.7, 5, 10))[2]
+    assert "people disagree about most comparisons" in quality_view._share(EN, Share(0.4, 0.2, 0.6, 4, 10))[2]

@@ -264,3 +264,12 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(store, monkeypatch):
         unknown.append(took(f"Nobody {len(known)}"))
     assert min(known) > 0.02
     assert 0.5 < min(unknown) / min(known) < 2
+
+
+def test_only_the_first_account_takes_over_what_was_judged_without_sign_in(store):
+    local = accounts.local(store)
+    first = accounts.create(store, "Lea", "long enough", ["lead"], adopts_local=True)
+    assert (first.annotator.id, first.name) == (local.id, "Lea")
+    with pytest.raises(StoreError, match="Only the first account"):
+        accounts.create(store, "Bob", "long enough", ["annotator"], adopts_local=True)
+    assert [account.name for account in accounts.all_accounts(store)] == ["Lea"]

@@ -1,5 +1,7 @@
 """Each kind of act once, with its time and the person who acted, newest first, page by page."""
 
+import re
+
 import pytest
 from argon2 import PasswordHasher
 
@@ -185,3 +187,34 @@ def test_a_page_of_judgments_is_read_by_their_ids_and_not_sorted(store):
     plan = store.rows("EXPLAIN QUERY PLAN SELECT at FROM judging_acts WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", ["9999", 100])
     steps = [row["detail"] for row in plan]
     assert not [step for step in steps if "TEMP B-TREE" in step], steps
+
+
+def test_acts_are_chosen_by_person_and_kind(world):
+    add_acts(world.store, 1, 3, by=world.ann.id)
+    add_acts(world.store, 2, by=world.bob.id)
+    add_votes(world, world.ann, 4)
+    assert [entry.at for entry in audit.entries(world.store, by=world.ann.id)] == [at(4), at(3), at(1)]
+    assert [entry.at for entry in audit.entries(world.store, act="published")] == [at(3), at(2), at(1)]
+    assert [entry.at for entry in audit.entries(world.store, by=world.ann.id, act="published", skip=1)] == [at(1)]
+    assert audit.entries(world.store, by=world.rule.id) == []
+
+
+def test_every_act_of_the_views_is_known(store):
+    """What the views write as an act is in `ACTS`, so that a page can name and choose it."""
+    written = {name for table, acts in ACTS_OF.items() for name in acts}
+    assert written == set(audit.ACTS), "a view has an act that the page does not know, or the other way round"
+    for view in ("acts", "judging_acts"):
+        sql = store.value("SELECT sql FROM sqlite_master WHERE name = ?", [view])
+        assert set(re.findall(r"by_id, '([a-z ]+)'(?: AS act)?, '", sql)) <= set(audit.ACTS)
+
+
+ACTS_OF = {
+    "judging_acts": ("judged", "skipped", "corrected", "undid"),
+    "acts": (
+        "excluded", "lifted", "set gold answer", "changed settings", "published", "imported", "asked for", "assigned", "cancelled",
+        "edited", "started",
+    ),
+    "prompt_events": ("retired", "restored"),
+    "account_events": ("created", "roles", "password", "disabled", "enabled"),
+    "decisions": ("promoted", "rejected", "rolled back"),
+}  # fmt: skip
