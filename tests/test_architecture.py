@@ -101,6 +101,7 @@ TESTED_ELSEWHERE = {
         "tests/rlhf/deploy/test_clients.py",
     ),
     "rlhf/cli/deploy.py": "tests/rlhf/deploy/test_export.py",
+    **dict.fromkeys(["feedback_ui/demo/exports.py", "feedback_ui/demo/exports_view.py"], "tests/browser/test_demo_page.py"),
     # The engine's rows, seen from outside.
     "rlhf/generation/lanes.py": "tests/rlhf/generation/test_engine.py",
     **dict.fromkeys(

@@ -27,7 +27,7 @@ def status(translate: Translator, running: RunningExport | None) -> Markup:
             class_="rl-export",
             role="status",
         )
-    says = tag("pre", without_paths(running.says), class_="rl-log") if running.says else EMPTY
+    says = tag("p", without_paths(running.says), class_="rl-muted rl-small rl-lines") if running.says else EMPTY
     kind = {0: "muted", 1: "warn"}.get(running.code or 0, "bad")
     key = {0: "export.passed", 1: "export.failed"}.get(running.code or 0, "export.broken")
     return fragment(notice(translate(key, **named, folder=FOLDER), kind), says)

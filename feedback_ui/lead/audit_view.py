@@ -47,6 +47,8 @@ def _linked(entry: AuditEntry, text: str) -> Markup:
         address = comparison_link(int(entry.subject_id))
     elif entry.subject == "run":
         address = f"#training/{quote(entry.subject_id, safe='')}"
+    elif entry.subject == "round":
+        address = "#training"
     elif entry.subject == "policy":
         address = f"#version-{quote(entry.subject_id, safe='')}"
     else:

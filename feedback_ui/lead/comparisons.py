@@ -19,7 +19,7 @@ from feedback_ui.shared.theme import QUIET, html, label, static_text
 from rlhf.serving import batch_plan
 from rlhf.serving.client import PolicyServerDown
 from storage.content import batches, policies, prompt_list
-from storage.content.comparisons import FEWEST, MOST
+from storage.content.comparisons import MAX_COMPLETIONS, MIN_COMPLETIONS
 from storage.core.database import StoreError
 from storage.core.records import PolicyVersion, Sampling
 from storage.judging import assignments
@@ -41,7 +41,7 @@ class BatchesSection:
             with gr.Row(equal_height=False):
                 self.count = gr.Number(20, label=label("lead.batches.count"), precision=0, minimum=1, min_width=130, elem_id="batch-count")
                 self.answers = gr.Number(
-                    2, label=label("lead.batches.answers"), precision=0, minimum=FEWEST, maximum=MOST, min_width=130,
+                    2, label=label("lead.batches.answers"), precision=0, minimum=MIN_COMPLETIONS, maximum=MAX_COMPLETIONS, min_width=130,
                     elem_id="batch-answers",
                 )  # fmt: skip
                 self.wanted = gr.Number(
@@ -134,7 +134,7 @@ class BatchesSection:
         """Takes as many comparisons as prompts were chosen, and says what that would do."""
         self.auth.reads(request, "lead")
         there = len(prompt_list.ids_in_use(self.store, self.prompts.chosen(values)))
-        count = min(there, batches.MOST) or values[self.count]
+        count = min(there, batches.MAX_COMPARISONS) or values[self.count]
         return {self.count: count, self.outlook: self._outlook(translator_for(request), values | {self.count: count})}
 
     def foresee(self, values: dict[Component, Any], request: gr.Request) -> Markup:

@@ -16,7 +16,7 @@ from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, in
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures, prompt_kind
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
-from rlhf.analysis.drift import FEWEST, Drift
+from rlhf.analysis.drift import MIN_VOTES, Drift
 from rlhf.data.reliability import AnnotatorReliability
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion, Tiers
 
@@ -130,7 +130,7 @@ def people(translate: Translator, rows: Sequence[AnnotatorRow], drifts: Mapping[
         for reason in filter(None, (_hasty(translate, row), _disagrees(translate, row), _drifts(translate, row, drifts.get(row.id))))
     ]
     unknown = [row.name for row in rows if row.agreement_units < FEWEST_SHARED or row.id not in drifts]
-    notes = [translate("lead.quality.people_help", seconds=HASTY_S, fewest=FEWEST_SHARED, votes=FEWEST)]
+    notes = [translate("lead.quality.people_help", seconds=HASTY_S, fewest=FEWEST_SHARED, votes=MIN_VOTES)]
     if unknown:
         notes.append(translate("lead.quality.people_unknown", names=", ".join(unknown)))
     said = tag("ul", *found, class_="rl-judgments") if found else tag("p", translate("lead.quality.nobody"))

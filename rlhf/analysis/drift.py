@@ -12,7 +12,7 @@ from rlhf.analysis.intervals import wilson
 from storage.analytics import rankings as ranking_table
 from storage.core.database import Database
 
-FEWEST = 10
+MIN_VOTES = 10
 """Votes in each third, at least: with fewer nothing is said."""
 
 
@@ -51,7 +51,7 @@ def of_store(store: Database, *, include_simulated: bool = False) -> dict[int, D
     for annotator_id in np.unique(counted.annotator[shared]).tolist():
         mine = shared[counted.annotator[shared] == annotator_id]
         third = len(mine) // 3
-        if third >= FEWEST:
+        if third >= MIN_VOTES:
             values = agreed[mine] / pairs[mine]
             drifts[annotator_id] = between(float(values[:third].mean()), float(values[-third:].mean()), third)
     return drifts

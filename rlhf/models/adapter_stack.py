@@ -14,7 +14,7 @@ from torch import nn
 from rlhf.models.adapters import Adapters
 from rlhf.models.lora import ConcatenatedWeights, FusedLinear
 
-FEWEST_RANKS = 16
+MIN_RANKS = 16
 """Ranks for which there is room at first; more are allocated in powers of two."""
 
 NOBODY = -2
@@ -58,7 +58,7 @@ class AdapterStack:
         fits = all(layer in self.weights and (w is None or self.weights[layer] is not None) for layer, w in examples.items())
         if fits and ranks <= self._ranks:
             return False
-        self._ranks = max(self._ranks, FEWEST_RANKS)
+        self._ranks = max(self._ranks, MIN_RANKS)
         while self._ranks < ranks:
             self._ranks *= 2
         # One for all layers, so that a step compares it with the rows once.

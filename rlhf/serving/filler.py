@@ -150,7 +150,7 @@ def write_comparisons(
                 written.refused.append(prompt)
                 continue
             usable = _distinct(answers, indices)
-            if len(usable) < comparisons.FEWEST:
+            if len(usable) < comparisons.MIN_COMPLETIONS:
                 written.dropped.append(prompt)
                 continue
             # If one version always came first, the first place and the lower id would tell which version it is.

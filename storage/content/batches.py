@@ -15,7 +15,7 @@ from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Batch, PromptFilter, Sampling
 from storage.project.settings import MAX_OVERLAP
 
-MOST = 100_000
+MAX_COMPARISONS = 100_000
 MAX_ANSWER_TOKENS = 1024
 """In tokens."""
 
@@ -54,12 +54,12 @@ def request(
     ids = list(dict.fromkeys(policy_ids))
     if not ids:
         raise StoreError("Choose at least one policy version to answer.")
-    if not comparisons.FEWEST <= completions <= comparisons.MOST:
-        raise StoreError(f"A comparison holds {comparisons.FEWEST} to {comparisons.MOST} answers, not {completions}.")
+    if not comparisons.MIN_COMPLETIONS <= completions <= comparisons.MAX_COMPLETIONS:
+        raise StoreError(f"A comparison holds {comparisons.MIN_COMPLETIONS} to {comparisons.MAX_COMPLETIONS} answers, not {completions}.")
     if len(ids) > completions:
         raise StoreError(f"{len(ids)} policy versions cannot share {completions} answers: ask for more answers, or fewer versions.")
-    if not 1 <= count <= MOST:
-        raise StoreError(f"Ask for 1 to {MOST:,} comparisons, not {count}.")
+    if not 1 <= count <= MAX_COMPARISONS:
+        raise StoreError(f"Ask for 1 to {MAX_COMPARISONS:,} comparisons, not {count}.")
     if wanted is not None and not 1 <= wanted <= MAX_OVERLAP:
         raise StoreError(f"A comparison needs 1 to {MAX_OVERLAP} judgments, not {wanted}.")
     if reason := problem(sampling):

@@ -15,7 +15,7 @@ from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Comparison, Split
 from storage.project import settings
 
-FEWEST, MOST = 2, 9
+MIN_COMPLETIONS, MAX_COMPLETIONS = 2, 9
 """Completions that one comparison may hold; nine still have a digit key each."""
 
 
@@ -71,8 +71,8 @@ def add(
         StoreError: not 2 to 9 different completions of this prompt.
     """
     ids = list(completion_ids)
-    if not FEWEST <= len(ids) <= MOST or len(set(ids)) != len(ids):
-        raise StoreError(f"A comparison needs {FEWEST} to {MOST} different completions, not {ids}.")
+    if not MIN_COMPLETIONS <= len(ids) <= MAX_COMPLETIONS or len(set(ids)) != len(ids):
+        raise StoreError(f"A comparison needs {MIN_COMPLETIONS} to {MAX_COMPLETIONS} different completions, not {ids}.")
     with store.atomic():
         answers = store.rows(
             "SELECT v.name, c.text FROM completions c JOIN policy_versions v ON v.id = c.policy_version_id "

@@ -20,7 +20,7 @@ from storage.exchange.rows import BadRow, Record, Row, number_of
 SAMPLE = 200
 """Rows that are looked at."""
 
-MOST, HALF = 0.8, 0.5
+MOST_ROWS, HALF = 0.8, 0.5
 """Parts of the rows that have the fields of a format. Of the formats that most rows have, the one with the most fields is meant; where
 there is none, the one that the most rows have, if these are more than half. The others are wrong rows, which the import names."""
 
@@ -78,7 +78,7 @@ def recognise(records: Iterable[Row], path: str) -> Recognised:
             f"{path} has no row that can be read, so that its format cannot be told: {reason}. Nothing was imported.", reason=reason
         )
     found = _matching(rows, respelt=False) or _matching(rows, respelt=True) or _half_judged(rows)
-    of_most = {name: signs for name, signs in found.items() if len(signs) >= MOST * len(rows)}
+    of_most = {name: signs for name, signs in found.items() if len(signs) >= MOST_ROWS * len(rows)}
     if not found:
         raise _unrecognised(rows, path)
     if of_most:

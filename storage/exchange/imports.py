@@ -115,9 +115,9 @@ def look(
         if wrong_row:
             wrong_row(line, _printable(reason))
 
-    most_chars = limits.text_chars or settings.current(store).text_max_chars
+    max_chars = limits.text_chars or settings.current(store).text_max_chars
     records = files.records(Path(path), found.container, limits=limits, is_row=_is_row(mapping))
-    for _, item in _items(records, found, most_chars, report, refuse):
+    for _, item in _items(records, found, max_chars, report, refuse):
         if item_read:
             item_read(item)
         if isinstance(item, NewComparison):
@@ -250,8 +250,8 @@ def _run(
             import_id = store.insert("imports", row | {"state": "writing"})
         try:
             writer = ImportWriter(store, import_id, format, source, rule, by, report, refuse)
-            most_chars = limits.text_chars or settings.current(store).text_max_chars
-            for chunk in _chunks(_items(records, reader, most_chars, report, refuse), writer.pace):
+            max_chars = limits.text_chars or settings.current(store).text_max_chars
+            for chunk in _chunks(_items(records, reader, max_chars, report, refuse), writer.pace):
                 # After the first wrong row a strict import only reads on, to report the other wrong rows.
                 if not (strict and report.wrong):
                     writer.write(chunk)
@@ -286,7 +286,7 @@ def _refuse_incomplete(report: Report) -> None:
         raise StoreError(f"not kept would be {left_behind(report.left)}: nothing imported (--strict)")
 
 
-def _items(records: Iterable[tuple[int, Row]], reader: Format, most_chars: int, report: Report, refuse: WrongRow) -> Iterator[Line]:
+def _items(records: Iterable[tuple[int, Row]], reader: Format, max_chars: int, report: Report, refuse: WrongRow) -> Iterator[Line]:
     """The valid items of each record. `refuse` is called with the line and the reason for every invalid one.
 
     What a record holds that no item does is counted in the report.
@@ -314,7 +314,7 @@ def _items(records: Iterable[tuple[int, Row]], reader: Format, most_chars: int, 
                 _note(report, item)
                 continue
             try:
-                check(item, most_chars)
+                check(item, max_chars)
             except BadRow as error:
                 refuse(line, str(error))
                 continue

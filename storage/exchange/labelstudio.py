@@ -301,7 +301,7 @@ def _item_text(item: Record) -> Any:
 def _named(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, ...]:
     """The fields of the answers: left and right, or more where nobody was asked for a side."""
     texts = [name for name, value in data.items() if isinstance(value, str)]
-    most = 2 if any(result.get("type") == "pairwise" for result in results) else comparisons.MOST
+    most = 2 if any(result.get("type") == "pairwise" for result in results) else comparisons.MAX_COMPLETIONS
     for series in NAMES:
         there = tuple(takewhile(texts.__contains__, series))
         if len(there) > 1:

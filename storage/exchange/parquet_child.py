@@ -29,7 +29,7 @@ class Refused(Exception):
     """The message says what is wrong with the file."""
 
 
-def main(path: str, most_values: int, memory: int) -> int:
+def main(path: str, max_values: int, memory: int) -> int:
     import pyarrow
     from pyarrow import parquet
 
@@ -40,13 +40,13 @@ def main(path: str, most_values: int, memory: int) -> int:
             if is_parquet:
                 _check_ends(file)
         if not is_parquet:
-            _write(_arrow_rows(path, most_values))
+            _write(_arrow_rows(path, max_values))
             return 0
         with parquet.ParquetFile(
             path, buffer_size=BUFFER, pre_buffer=False,
             thrift_string_size_limit=FOOTER_BYTES, thrift_container_size_limit=FOOTER_VALUES,
         ) as file:  # fmt: skip
-            _check_metadata(file.metadata, most_values)
+            _check_metadata(file.metadata, max_values)
             _write(_rows(file))
     except Refused as refused:
         return _say(str(refused))
@@ -64,7 +64,7 @@ def _rows(file: Any) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _arrow_rows(path: str, most_values: int) -> Iterator[dict[str, Any]]:
+def _arrow_rows(path: str, max_values: int) -> Iterator[dict[str, Any]]:
     """Rows of an Arrow file with a footer, or of a stream."""
     import pyarrow
     from pyarrow import ipc
@@ -77,8 +77,8 @@ def _arrow_rows(path: str, most_values: int) -> Iterator[dict[str, Any]]:
             file.seek(0)
             reader = ipc.open_stream(file)
             batches = iter(reader)
-        if len(reader.schema) > most_values:
-            raise Refused(f"{len(reader.schema):,} columns, at most {most_values:,} are read")
+        if len(reader.schema) > max_values:
+            raise Refused(f"{len(reader.schema):,} columns, at most {max_values:,} are read")
         for batch in batches:
             batch.validate(full=True)
             for at in range(0, batch.num_rows, BATCH_ROWS):
@@ -99,18 +99,18 @@ def _check_ends(file: Any) -> None:
         raise Refused("it does not end as Parquet does: it was cut off, or is something else")
 
 
-def _check_metadata(metadata: Any, most_values: int) -> None:
-    if metadata.num_columns > most_values:
-        raise Refused(f"{metadata.num_columns:,} columns, at most {most_values:,} are read")
+def _check_metadata(metadata: Any, max_values: int) -> None:
+    if metadata.num_columns > max_values:
+        raise Refused(f"{metadata.num_columns:,} columns, at most {max_values:,} are read")
     for group in range(metadata.num_row_groups):
         found = metadata.row_group(group)
         for column in range(found.num_columns):
             chunk = found.column(column)
             # Nested columns have several values for a row.
-            if chunk.num_values > most_values * max(1, found.num_rows):
+            if chunk.num_values > max_values * max(1, found.num_rows):
                 raise Refused(
                     f"{chunk.num_values:,} values of {chunk.path_in_schema[:80]!r} in {found.num_rows:,} rows, at most "
-                    f"{most_values:,} in each row are read"
+                    f"{max_values:,} in each row are read"
                 )
 
 

@@ -147,15 +147,15 @@ def check_different(chosen: str, rejected: str) -> None:
         raise BadRow("chosen and rejected are the same: there is nothing to compare")
 
 
-def check(item: Item, most_chars: int = DEFAULT_CHARS) -> None:
-    """Checks that the store can hold an item. No text may be longer than `most_chars`; a prompt's turns count together.
+def check(item: Item, max_chars: int = DEFAULT_CHARS) -> None:
+    """Checks that the store can hold an item. No text may be longer than `max_chars`; a prompt's turns count together.
 
     Raises:
         BadRow: it cannot; the message says why.
     """
     if reason := prompts.problem(item.messages):
         raise BadRow(reason)
-    _check_length("the prompt", prompt_size(item), most_chars)
+    _check_length("the prompt", prompt_size(item), max_chars)
     for message in item.messages:
         _check_text("a message", message["content"])
     if not isinstance(item.kind, str) or not item.kind.strip():
@@ -164,9 +164,9 @@ def check(item: Item, most_chars: int = DEFAULT_CHARS) -> None:
     if item.split not in (None, "train", "heldout"):
         raise BadRow(f"split must be train or heldout, not {item.split!r}")
     if isinstance(item, NewComparison):
-        _check_comparison(item, most_chars)
+        _check_comparison(item, max_chars)
     if isinstance(item, NewLabel):
-        _check_label(item, most_chars)
+        _check_label(item, max_chars)
 
 
 def prompt_size(item: Item) -> int:
@@ -183,12 +183,12 @@ def size_of(item: Item) -> int:
     return prompt_size(item) + sum(map(len, item.completions)) + sum(len(v.rationale) + len(v.ideal or "") + 500 for v in item.votes)
 
 
-def _check_comparison(item: NewComparison, most_chars: int) -> None:
+def _check_comparison(item: NewComparison, max_chars: int) -> None:
     number = len(item.completions)
-    if not comparisons.FEWEST <= number <= comparisons.MOST:
-        raise BadRow(f"{number} completions: a comparison holds {comparisons.FEWEST} to {comparisons.MOST}")
+    if not comparisons.MIN_COMPLETIONS <= number <= comparisons.MAX_COMPLETIONS:
+        raise BadRow(f"{number} completions: a comparison holds {comparisons.MIN_COMPLETIONS} to {comparisons.MAX_COMPLETIONS}")
     for text in item.completions:
-        _check_completion(text, most_chars)
+        _check_completion(text, max_chars)
     if len(item.models) != number:
         raise BadRow(f"{len(item.models)} models for {number} completions")
     for model in item.models:
@@ -196,29 +196,29 @@ def _check_comparison(item: NewComparison, most_chars: int) -> None:
     if len(set(zip(item.completions, item.models, strict=True))) == 1:
         raise BadRow("the completions are the same: there is nothing to compare")
     for vote in item.votes:
-        _check_vote(vote, number, most_chars)
+        _check_vote(vote, number, max_chars)
     if item.gold is not None:
         check_tiers(item.gold, number)
         if len(item.gold) < 2 or sum(map(len, item.gold)) != number:
             raise BadRow("a known answer must rank every completion, and put one before another")
 
 
-def _check_completion(text: Any, most_chars: int) -> None:
+def _check_completion(text: Any, max_chars: int) -> None:
     if not isinstance(text, str):
         raise BadRow("a completion must be text")
-    _check_length("a completion", len(text), most_chars)
+    _check_length("a completion", len(text), max_chars)
     _check_text("a completion", text)
 
 
-def _check_label(item: NewLabel, most_chars: int) -> None:
-    _check_completion(item.completion, most_chars)
+def _check_label(item: NewLabel, max_chars: int) -> None:
+    _check_completion(item.completion, max_chars)
     check_name("the model", item.model)
     check_name("the annotator", item.annotator)
     check_name("the rule", item.rule)
-    _check_rationale(item.rationale, most_chars)
+    _check_rationale(item.rationale, max_chars)
 
 
-def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
+def _check_vote(vote: Vote, number: int, max_chars: int) -> None:
     check_tiers(vote.tiers, number)
     check_name("the annotator", vote.annotator)
     check_name("the rule", vote.rule)
@@ -226,7 +226,7 @@ def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
         raise BadRow(f"strength must be one of {', '.join(STRENGTHS)}, not {vote.strength!r}")
     if vote.strength is not None and (number != 2 or len(vote.tiers) != 2):
         raise BadRow("a strength says how much better one of two completions is")
-    _check_rationale(vote.rationale, most_chars)
+    _check_rationale(vote.rationale, max_chars)
     for index, aspect, rating in vote.aspects:
         check_name("an aspect", aspect)
         if type(rating) is not int or not 1 <= rating <= 10 or not 0 <= index < number:
@@ -236,7 +236,7 @@ def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
     if vote.ideal is not None:
         if not isinstance(vote.ideal, str) or not vote.ideal.strip():
             raise BadRow("the ideal answer must be text")
-        _check_length("the ideal answer", len(vote.ideal), most_chars)
+        _check_length("the ideal answer", len(vote.ideal), max_chars)
         _check_text("the ideal answer", vote.ideal)
     for field in ("active_ms", "idle_ms", "client_ms", "server_ms"):
         ms = getattr(vote, field)
@@ -244,10 +244,10 @@ def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
             raise BadRow(f"{field} must be milliseconds, not {ms!r}")
 
 
-def _check_rationale(text: Any, most_chars: int) -> None:
+def _check_rationale(text: Any, max_chars: int) -> None:
     if not isinstance(text, str):
         raise BadRow("the rationale must be text")
-    _check_length("the rationale", len(text), most_chars)
+    _check_length("the rationale", len(text), max_chars)
     _check_text("the rationale", text)
 
 
@@ -277,10 +277,10 @@ def check_name(what: str, name: Any) -> None:
         raise BadRow(f"{what} has a name with a control character in it: {name!r}")
 
 
-def _check_length(what: str, chars: int, most_chars: int) -> None:
-    if chars > most_chars:
+def _check_length(what: str, chars: int, max_chars: int) -> None:
+    if chars > max_chars:
         raise BadRow(
-            f"{what} has {chars:,} characters, at most {most_chars:,} are taken: a lead can raise that in Settings, and "
+            f"{what} has {chars:,} characters, at most {max_chars:,} are taken: a lead can raise that in Settings, and "
             "--max-text-chars for one import"
         )
 

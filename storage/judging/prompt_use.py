@@ -47,7 +47,7 @@ def edit(store: Database, prompt_id: int, text: str, by: int | None = None) -> P
     Raises:
         StoreError: there is no such prompt, the text is empty or too long, or a prompt with this text is there already.
     """
-    most_chars = settings.current(store).text_max_chars
+    max_chars = settings.current(store).text_max_chars
     with store.atomic():
         before = prompts.get(store, prompt_id)
         if store.value("SELECT 1 FROM prompts WHERE id = ? AND import_id IN unfinished_imports", [prompt_id]):
@@ -55,8 +55,8 @@ def edit(store: Database, prompt_id: int, text: str, by: int | None = None) -> P
         messages = (*before.messages[:-1], Message(role=before.messages[-1]["role"], content=text))
         if reason := prompts.problem(messages):
             raise StoreError(f"The prompt was not changed: {reason}.")
-        if len(text) > most_chars:
-            raise StoreError(f"The prompt was not changed: its text has {len(text):,} characters, and {most_chars:,} are allowed.")
+        if len(text) > max_chars:
+            raise StoreError(f"The prompt was not changed: its text has {len(text):,} characters, and {max_chars:,} are allowed.")
         for there in prompts.stored(store, [prompts.digest(messages)]):
             remedy = ": change it" if there["id"] == prompt_id else ": bring it back" if there["retired"] else ""
             raise StoreError(f"The prompt was not changed: prompt {there['id']} has this text already{remedy}.")

@@ -356,7 +356,7 @@ CASES = {
         lambda t, w: gallery_view.gallery(w, [GallerySample(filled(RunSample, t), filled(SampleChange, t))], shaded=True), MARKDOWN,
     ),
     "gallery_view.legend": lambda t, w: gallery_view.legend(w),
-    "exports_view.status": lambda t, w: exports_view.status(w, RunningExport(t, t, 0.5, t)),
+    "exports_view.status": lambda t, w: exports_view.status(w, RunningExport(t, t, 1.0, t, 1, t)),
     "versions_view.none_yet": lambda t, w: versions_view.none_yet(w),
     "versions_view.card": lambda t, w: versions_view.card(w, a_card(t)),
     "versions_view.data": lambda t, w: versions_view.data(w, a_card(t)),
@@ -369,7 +369,7 @@ CASES = {
 }  # fmt: skip
 
 SHORTENED = {
-    "versions_view.card", "versions_view.lineage",
+    "exports_view.status", "versions_view.card", "versions_view.lineage",
     "presenters.server_down", "section.refusal", "run_view.readable", "run_view.progress", "run_view.error", "rounds_table.section",
     "round_view.section", "queue_view.section", "triggers_view.section", "imports_view.preview", "imports_view.refused",
 }  # fmt: skip

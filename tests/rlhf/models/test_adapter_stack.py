@@ -6,7 +6,7 @@ from learning import scramble
 from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig
-from rlhf.models.adapter_stack import FEWEST_RANKS, NOBODY, AdapterStack
+from rlhf.models.adapter_stack import MIN_RANKS, NOBODY, AdapterStack
 from rlhf.models.lora import RowAdapters
 from rlhf.models.padding import positions
 
@@ -45,7 +45,7 @@ def test_one_layout_for_all_layers(stack):
     """`top` has no weights in the first layer, where its ranks are 0; the ranks of nobody are 0 everywhere."""
     stack.include({"one", "top"})
     buffers = [weights for weights in stack.weights.values() if weights is not None]
-    assert len(buffers) == 14 and {len(weights.a) for weights in buffers} == {FEWEST_RANKS}
+    assert len(buffers) == 14 and {len(weights.a) for weights in buffers} == {MIN_RANKS}
     assert all(weights.owner is buffers[0].owner for weights in buffers)
     assert buffers[0].owner.tolist() == [0] * 4 + [1] * 8 + [NOBODY] * 4
     assert all(not weights.a[12:].any() and not weights.b[12:].any() for weights in buffers)

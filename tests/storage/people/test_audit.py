@@ -10,7 +10,7 @@ from storage.core.records import ProjectSettings, Sampling
 from storage.judging import exclusions, gold, judgments
 from storage.people import accounts, audit
 from storage.people.audit import AuditEntry
-from storage.project import guidelines, runs, settings
+from storage.project import guidelines, queued_rounds, runs, settings
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +161,17 @@ def test_before_excludes_that_time(world):
     assert audit.entries(world.store, before=at(1)) == []
 
 
+def test_a_round_in_the_queue_is_an_act_of_who_asked_and_of_who_took_it_out(world):
+    asked = queued_rounds.add(world.store, {}, trigger="hand", judges="people", by=world.ann.id)
+    queued_rounds.take_out(world.store, asked.id, by=world.bob.id)
+    queued_rounds.add(world.store, {}, trigger="schedule", judges="people")
+    assert acts_of(world.store) == [
+        ("Ann", "queued", "round", "1", ""),
+        ("Bob", "took out", "round", "1", ""),
+        (None, "queued", "round", "2", ""),
+    ]
+
+
 def test_acts_of_the_program_have_no_name(world):
     add_acts(world.store, 1)
     add_acts(world.store, 2, by=world.rule.id)
@@ -212,7 +223,7 @@ ACTS_OF = {
     "judging_acts": ("judged", "skipped", "corrected", "undid"),
     "acts": (
         "excluded", "lifted", "set gold answer", "changed settings", "published", "imported", "asked for", "assigned", "cancelled",
-        "edited", "started",
+        "edited", "started", "queued", "took out",
     ),
     "prompt_events": ("retired", "restored"),
     "account_events": ("created", "roles", "password", "disabled", "enabled"),
