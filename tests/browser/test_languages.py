@@ -72,7 +72,7 @@ def own_texts(language: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("locale", "language", "at_least"),
-    [("ko-KR", "ko", {"training": 60, "demo": 10, "data": 8}), ("en-GB", "en", {"training": 60, "demo": 10, "data": 8})],
+    [("ko-KR", "ko", {"training": 25, "demo": 10, "data": 8}), ("en-GB", "en", {"training": 25, "demo": 10, "data": 8})],
 )
 def test_every_page_is_in_the_browsers_language(reader, locale, language, at_least):
     page = reader(locale)

@@ -19,6 +19,16 @@ def boxes(page, selector: str) -> list:
     return page.evaluate(BOXES, selector)
 
 
+def settled_boxes(page, selector: str) -> list:
+    """The boxes once they have stayed the same for half a second, for a page whose size has just been changed."""
+    before, since = boxes(page, selector), 0
+    while since < 5:
+        page.wait_for_timeout(100)
+        now = boxes(page, selector)
+        before, since = now, since + 1 if now == before else 0
+    return before
+
+
 def row(compare, *names: str) -> float:
     """The top of these controls, which stand in one row from left to right."""
     places = [compare.by(name).bounding_box() for name in names]
@@ -73,7 +83,7 @@ def test_four_answers_stand_two_by_two_and_nothing_moves_when_one_is_placed(prog
         compare.press(key)
         assert boxes(page, still) == before, key
     page.set_viewport_size(PHONE)
-    before = boxes(page, still)
+    before = settled_boxes(page, still)
     for key in ("Backspace", "Backspace", "Backspace", "Backspace", "2", "1", "=", "3"):
         compare.press(key)
         assert boxes(page, still) == before, key

@@ -111,7 +111,7 @@ def test_a_lead_sets_up_and_manages_a_project(judged, page):
     expect(item).to_contain_text("Zarquon-7B-teacher")
 
     bob = annotators.ensure(store, "Bob")
-    page.locator("#quality-annotators tr", has_text="Bob").get_by_role("button").click()
+    page.locator("#quality-annotators tr", has_text="Bob").get_by_role("button", name="Exclude").click()
     expect(lead.field("exclude-annotator")).to_have_value("Bob")
     lead.fill("exclude-reason", "Judged in <b>one</b> second", kind="textarea, #exclude-reason input")
     lead.press("exclude")
