@@ -70,6 +70,10 @@ def call_as_annotator(
         return {"problem": problems.problem(translator_for(request), error)}
 
 
+RECOUNT_AFTER = 10
+"""Judgments after which what waits for an annotator is counted again."""
+
+
 class CompareService:
     """Serves comparisons to annotators and saves their judgments."""
 
@@ -77,6 +81,8 @@ class CompareService:
         self.store = store
         self.client = client
         self.tokens = RowTokens(store)
+        # By annotator: how many judgments they had given when what waits for them was counted, and the count.
+        self._counted: dict[int, tuple[int, int]] = {}
 
     def next_for(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
         return self._next(annotator, translate, data, current.load(self.store))
@@ -179,7 +185,7 @@ class CompareService:
     def _view(
         self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: Project, following: NextPresentation
     ) -> Reply:
-        count = self._progress(annotator, translate, data, project.settings)
+        count = self._progress(annotator, translate, data, project.settings, shows=following is not None)
         guidelines_part = judging_view.guidelines_view(project.guidelines, data.get("guidelines"))
         if following is None:
             return judging_view.empty_queue_view(translate, self._empty_queue_note(translate), count, guidelines_part)
@@ -195,11 +201,25 @@ class CompareService:
             practice=annotator.judged == 0,
         )
 
-    def _progress(self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: ProjectSettings) -> str:
+    def _progress(
+        self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: ProjectSettings, *, shows: bool = True
+    ) -> str:
+        """The day's count. `shows`: a comparison is on the page, so that others may wait."""
         # Gold comparisons and repeats do not come out of the queue: a count that stays as it is would give them away.
         told = not (project.gold_share or project.repeat_share)
-        waiting = queue.waiting(self.store, annotator.id, judging_view.WAITING_SHOWN + 1) if told else None
+        waiting = (self._waiting(annotator) if shows else 0) if told else None
         return judging_view.progress(translate, self._today(annotator, data), goal=project.daily_goal, waiting=waiting)
+
+    def _waiting(self, annotator: Annotator) -> int:
+        """What waits for the annotator: counted at every `RECOUNT_AFTER`th judgment, and one less after each in between.
+
+        A share that was set back to 0 may have left gold on a page, and a count after each judgment would show which one it was.
+        """
+        at, count = self._counted.get(annotator.id, (annotator.judged - RECOUNT_AFTER, 0))
+        if abs(annotator.judged - at) >= RECOUNT_AFTER:
+            at, count = annotator.judged, queue.waiting(self.store, annotator.id, judging_view.WAITING_SHOWN + 1)
+            self._counted[annotator.id] = at, count
+        return max(0, count - (annotator.judged - at))
 
     def _today(self, annotator: Annotator, data: dict[str, Any]) -> Given:
         return judgments.given_since(self.store, annotator.id, midnight(data.get("minutes_east")))

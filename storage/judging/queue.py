@@ -265,8 +265,14 @@ def waiting(store: Database, annotator_id: int, at_most: int) -> int:
 
     After an undo that is the one which was on the page before, too: it stays leased to them.
     """
-    leased = int(store.value("SELECT count(*) FROM leases WHERE annotator_id = ? AND ended_at IS NULL", [annotator_id]))
-    return min(_remaining(store, annotator_id, at_most) + max(leased - 1, 0), at_most)
+    row = store.row(
+        "SELECT count(*) AS open, coalesce(sum(selection IN ('queue', 'undo')), 0) AS queued FROM leases "
+        "WHERE annotator_id = ? AND ended_at IS NULL",
+        [annotator_id],
+    )
+    assert row is not None
+    # The one on the page is taken off whatever it is: if gold and repeats, which are in no queue, were not, the number would tell them.
+    return max(0, min(_remaining(store, annotator_id, at_most + 1) + row["queued"] - min(1, row["open"]), at_most))
 
 
 def _remaining(store: Database, annotator_id: int, at_most: int) -> int:
