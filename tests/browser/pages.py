@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Dialog, Locator, Page, Request, Response, expect
 
+from feedback_ui.shared.i18n import Translator
 from rlhf.config import PRESETS
 from tests.support.waiting import PATIENCE_S
 
@@ -66,6 +67,16 @@ def open_tab(page: Page, name: str) -> None:
     if not tab.count():
         page.locator("#pages").get_by_role("button", name="More tabs").first.click()
         tab = page.locator("#pages .overflow-dropdown button", has_text=re.compile(rf"^\s*{name}\s*$"))
+    tab.click()
+
+
+def open_part(page: Page, part: str) -> None:
+    """Opens a part of the run by its tab, or on a phone by the menu of tabs that do not fit."""
+    tab = page.locator(f"#run-part-{part}-button").and_(page.locator(":visible"))
+    if not tab.count():
+        page.locator("#run-parts").get_by_role("button", name="More tabs").first.click()
+        name = Translator("en")(f"training.part.{part}")
+        tab = page.locator("#run-parts .overflow-dropdown button", has_text=re.compile(rf"^\s*{name}\s*$"))
     tab.click()
 
 
@@ -160,7 +171,7 @@ class TrainingPage:
 
     def show(self, part: str) -> None:
         """Opens a part of the run: `result`, `trust`, `policy`, `samples`, `config` or `log`."""
-        self.page.locator(f"#run-part-{part}-button").click()
+        open_part(self.page, part)
 
     def choose_preset(self, name: str) -> None:
         self.page.locator("#preset input").click()

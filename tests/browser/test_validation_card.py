@@ -10,7 +10,7 @@ from storage.content import prompts
 from storage.judging import judgments, queue
 from storage.people import annotators
 from storage.project import runs
-from tests.browser.pages import TrainingPage, settled
+from tests.browser.pages import TrainingPage, open_part, settled
 from tests.browser.program import Program
 from tests.browser.test_accessibility import nothing, violations
 
@@ -135,7 +135,7 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         found = {}
         for part in ("trust", "policy", "samples", "config", "log", "result"):
             with settled(page):
-                page.locator(f"#run-part-{part}-button").click()
+                open_part(page, part)
             if part in ("trust", "policy"):
                 # Gradio's placeholder of a plot that is not there yet is not checked.
                 expect(page.locator(".rl-plot .main-svg").locator("visible=true").first).to_be_visible()

@@ -44,7 +44,7 @@ def command(world, *more, rounds=1):
     return [
         "loop", "--data", str(world.folder.root), "--judge", "concise", "--rounds", str(rounds), "--votes", "12", "--preset", "tiny",
         "--model", str(world.model), "--device", "cpu", "--dtype", "float32", "--temperature", "1.2", "--max-new-tokens", "8",
-        "--ppo-steps", "1", *UNGUARDED, *more,
+        "--ppo-steps", "1", "--min-pairs", "2", *UNGUARDED, *more,
     ]  # fmt: skip
 
 
