@@ -40,9 +40,11 @@ def answers_of(rng: random.Random):
         return [completion(policy, " ".join(rng.choices(WORDS, k=rng.randint(5, 30))) + f" {rng.random()}.") for policy, _ in requests]
 
     def completion(policy, text: str) -> GeneratedCompletion:
+        # Whether an answer was cut off is shown with it, as a part of what it says.
+        finish_reason = rng.choice(("length", "stop"))
         if policy.name == TUNED:
-            return GeneratedCompletion(f" {text}\r\n", "length", 9.0 + rng.random(), seed=1)
-        return GeneratedCompletion(text, "stop", rng.random(), seed=2)
+            return GeneratedCompletion(f" {text}\r\n", finish_reason, 9.0 + rng.random(), seed=1)
+        return GeneratedCompletion(text, finish_reason, rng.random(), seed=2)
 
     return generate
 
