@@ -272,7 +272,8 @@ def waiting(store: Database, annotator_id: int, at_most: int) -> int:
     )
     assert row is not None
     # The one on the page is taken off whatever it is: if gold and repeats, which are in no queue, were not, the number would tell them.
-    return max(0, min(_remaining(store, annotator_id, at_most + 1) + row["queued"] - min(1, row["open"]), at_most))
+    left = _remaining(store, annotator_id, at_most + 1) + int(row["queued"]) - min(1, int(row["open"]))
+    return max(0, min(left, at_most))
 
 
 def _remaining(store: Database, annotator_id: int, at_most: int) -> int:
