@@ -137,6 +137,11 @@ def alike(a, b, rel, abs_):
     return math.isclose(a, b, rel_tol=rel, abs_tol=abs_) if isinstance(a, float) and isinstance(b, float) else a == b
 
 
+def pairs_together(text):
+    """The pairs that teach and those that measure as one number, as 0.1.0 showed them."""
+    return re.sub(r"([\d,]+) teach · ([\d,]+) measure", lambda found: str(sum(int(n.replace(",", "")) for n in found.groups())), text)
+
+
 def numbers(text):
     """The numbers in a text, in their order: what is shown, whatever words stand around it."""
     return [float(actual) for actual in re.findall(r"(?<![\w.-])-?\d+(?:\.\d+)?", text.replace(",", ""))]
@@ -292,15 +297,17 @@ def test_a_run_has_the_same_row_metrics_and_samples(old, name):
 
 
 def test_the_command_line_shows_the_same_numbers_of_runs(data):
-    assert numbers(rankloop("runs", data)) == EXPECTED["runs_shown"]
-    assert {run_id: numbers(rankloop("runs", data, run_id)) for run_id in DONE} == EXPECTED["run_shown"]
+    assert numbers(pairs_together(rankloop("runs", data))) == EXPECTED["runs_shown"]
+    # The verdict comes first since then, and repeats figures that stand below it.
+    shown = {run_id: numbers(rankloop("runs", data, run_id)) for run_id in DONE}
+    assert {run_id: found[-len(EXPECTED["run_shown"][run_id]) :] for run_id, found in shown.items()} == EXPECTED["run_shown"]
 
 
 def test_the_page_shows_the_same_numbers_of_runs(old):
     words = Translator("en")
     shown = {run.id: numbers(plain(run_view.result(words, run))) for run in runs.all_runs(old)}
     assert shown == EXPECTED["page_shown"]
-    assert numbers(plain(rounds_table.section(words, runs.all_runs(old)))) == EXPECTED["rounds_shown"]
+    assert numbers(pairs_together(plain(rounds_table.section(words, runs.all_runs(old))))) == EXPECTED["rounds_shown"]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
