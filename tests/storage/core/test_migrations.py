@@ -829,6 +829,8 @@ def test_a_shipped_store_keeps_every_row(shipped):
     for table, old in rows.items():
         keep = [column for column in old[0] if column not in left_out.get(table, ())]
         now = [tuple(row) for row in store.rows(f"SELECT {', '.join(keep)} FROM {table}")]
+        if table == "runs":
+            old = [row | ({"config": '{"at_chance":"continue"}'} if row["status"] == "lost" else {}) for row in old]
         assert now == [tuple(row[column] for column in keep) for row in old], table
     assert [tuple(row) for row in store.rows("PRAGMA integrity_check")] == [("ok",)]
     assert store.rows("PRAGMA foreign_key_check").fetchall() == []

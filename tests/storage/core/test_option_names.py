@@ -59,13 +59,13 @@ OLD_NAMES = {
 
 @pytest.fixture
 def migrated(tmp_path):
-    """`migrated(config)`: the row of a run with that text as its options, after the migration, and the database's path."""
+    """`migrated(config, migration)`: the row of a run with that text as its options, after the migration, and the database's path."""
 
-    def migrate(config):
+    def migrate(config, migration=MIGRATION):
         file = tmp_path / "old.db"
         db = sqlite_utils.Database(sqlite3.connect(file, isolation_level=None))
-        migrations.apply(db, stop_before=[MIGRATION])
-        assert MIGRATION in {migration.name for migration in migrations.pending(db)}
+        migrations.apply(db, stop_before=[migration])
+        assert migration in {one.name for one in migrations.pending(db)}
         row = {
             "id": "r1",
             "status": "failed",
@@ -78,7 +78,7 @@ def migrated(tmp_path):
         db.conn.execute(f"INSERT INTO runs ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
         before = list(db["runs"].rows)
         schema = db.schema
-        migrations.apply(db, stop_before=NAMES[NAMES.index(MIGRATION) + 1 :][:1])
+        migrations.apply(db, stop_before=NAMES[NAMES.index(migration) + 1 :][:1])
         assert db.schema == schema
         (after,) = db["runs"].rows
         assert {**before[0], "config": None} == {**after, "config": None}
@@ -101,8 +101,23 @@ def test_a_shipped_row_has_the_same_values_under_the_names_of_today(migrated):
     store = Database(file)
     found = RoundConfig.from_dict(runs.readable(store, "r1").config)
     store.close()
-    # Options that came later have their defaults.
-    assert found.to_dict() == merged(RoundConfig().to_dict(), json.loads(TODAY))
+    # Options that came later have their defaults, but for the one whose default stops what this version would have trained.
+    assert found.to_dict() == merged(RoundConfig().to_dict(), json.loads(TODAY) | {"at_chance": "continue"})
+
+
+@pytest.mark.parametrize(
+    ("config", "after"),
+    [
+        ('{"seed":1}', '{"seed":1,"at_chance":"continue"}'),
+        ('{"seed":1,"at_chance":"ask"}', '{"seed":1,"at_chance":"ask"}'),
+        ('{"at_chance":"auto","seed":1}', '{"at_chance":"auto","seed":1}'),
+        ("[]", "[]"),
+        ("no JSON", "no JSON"),
+        ("", ""),
+    ],
+)
+def test_a_run_of_before_the_choice_goes_on_whatever_its_reward_model_is_worth(migrated, config, after):
+    assert migrated(config, "m023_at_chance_of_old_runs")[0] == after
 
 
 @pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
