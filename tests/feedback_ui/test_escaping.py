@@ -31,6 +31,7 @@ from feedback_ui.lead import (
     audit_view,
     batches_view,
     exclusions_view,
+    export_view,
     gold_view,
     guidelines_view,
     imports_view,
@@ -39,6 +40,8 @@ from feedback_ui.lead import (
     quality_view,
     section,
 )
+from feedback_ui.lead.running_exports import RunningExport as ExportOfJudgments
+from feedback_ui.lead.running_exports import Wanted
 from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
@@ -84,6 +87,7 @@ from storage.core.records import (
     Sampling,
 )
 from storage.exchange.detect import Recognised, Unrecognised
+from storage.exchange.export import Exported
 from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
 from storage.exchange.rows import NewComparison, NewLabel, Vote
@@ -94,6 +98,7 @@ from storage.people.audit import AuditEntry
 NOW = "2026-11-02T10:00:00.000+00:00"
 MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
+    export_view,
     prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, verdict_view,
     config_view, queue_view, triggers_view, visitor,
     demo_view, exports_view, gallery_view, versions_view,
@@ -217,6 +222,15 @@ def a_board(text, versions):
     )
     style = (StyleEffect("length", 0.6, 0.5, 0.7, 3), StyleEffect("bold", None, None, None, 0))
     return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions, style)
+
+
+def exports_of_judgments(text):
+    """One that is under way, one that is there, one that is gone, and one that was refused."""
+    there = Path(__file__)
+    yield ExportOfJudgments(Wanted("trl"), Path(text.replace("/", "") + ".jsonl"), done=1, total=3)
+    yield ExportOfJudgments(Wanted("trl"), there, is_over=True, exported=Exported(3, 4, 1, {text: 1}))
+    yield ExportOfJudgments(Wanted("native"), there / "gone", is_over=True, exported=Exported(3))
+    yield ExportOfJudgments(Wanted("trl"), there, is_over=True, error=StoreError(f"A: {text}"))
 
 
 STATS = {
@@ -356,6 +370,9 @@ CASES = {
         lambda t, w: gallery_view.gallery(w, [GallerySample(filled(RunSample, t), filled(SampleChange, t))], shaded=True), MARKDOWN,
     ),
     "gallery_view.legend": lambda t, w: gallery_view.legend(w),
+    "export_view.holds": lambda t, w: html.fragment(*(export_view.holds(w, format) for format in ("trl", "native"))),
+    "export_view.status": lambda t, w: html.fragment(*(export_view.status(w, running) for running in exports_of_judgments(t))),
+    "export_view.summary": lambda t, w: export_view.summary(w, Exported(3, 4, 1, {t: 1}, {t: 2}, {t: 3})),
     "exports_view.status": lambda t, w: exports_view.status(w, RunningExport(t, t, 1.0, t, 1, t)),
     "versions_view.none_yet": lambda t, w: versions_view.none_yet(w),
     "versions_view.card": lambda t, w: versions_view.card(w, a_card(t)),
@@ -369,7 +386,7 @@ CASES = {
 }  # fmt: skip
 
 SHORTENED = {
-    "exports_view.status", "versions_view.card", "versions_view.lineage",
+    "exports_view.status", "export_view.status", "versions_view.card", "versions_view.lineage",
     "presenters.server_down", "section.refusal", "run_view.readable", "run_view.progress", "run_view.error", "rounds_table.section",
     "round_view.section", "queue_view.section", "triggers_view.section", "imports_view.preview", "imports_view.refused",
 }  # fmt: skip

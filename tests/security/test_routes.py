@@ -58,6 +58,8 @@ ROUTES = {
     # Prompts come in, and out to who brought them.
     "POST /gradio_api/upload": {L},
     "GET /gradio_api/file={path_or_url:path}": LEAD_PAGE,
+    # What a lead had exported, for this lead.
+    "GET /download/{token}/{name}": {L},
     # Not needed, not there.
     "GET /config/": CLOSED,
     "GET /gradio_api/info/": CLOSED,
@@ -189,6 +191,11 @@ HANDLERS = {
     "lead.gold.GoldSection.show": {L},
     "lead.gold.GoldSection.choose": {L},
     "lead.gold.GoldSection.set_answer": {L},
+    "lead.export.ExportSection.open": LEAD_PAGE,
+    "lead.export.ExportSection.choose": LEAD_PAGE,
+    "lead.export.ExportSection.start": {L},
+    "lead.export.ExportSection.stop": {L},
+    "lead.export.ExportSection.follow": LEAD_PAGE,
     "lead.guidelines.GuidelinesSection.open": LEAD_PAGE,
     "lead.guidelines.GuidelinesSection.view": LEAD_PAGE,
     "lead.guidelines.GuidelinesSection.show_preview": LEAD_PAGE,
