@@ -397,6 +397,10 @@ class Run:
     """The reward model's validation results of `rlhf.analysis.validation`, computed before the policy is trained."""
     problem: str = ""
     """Which part of the row cannot be read, as a sentence; the other fields are then empty and the run cannot be used."""
+    name: str = ""
+    """The name that a researcher gave it; empty without one."""
+    note: str = ""
+    """What a researcher wrote about it, in lines of plain text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def a_run(text, **changes):
     values = {
         "id": text, "status": "failed", "config": config, "seed": 0, "versions": {}, "snapshot": snapshot, "stage": "ppo", "progress": 0.5,
         "eta_s": None, "cancel_requested": False, "pid": 1, "heartbeat_at": None, "created_at": NOW, "started_at": NOW, "finished_at": NOW,
-        "error": text, "result": result, "validation": validation,
+        "error": text, "result": result, "validation": validation, "name": text, "note": text,
     }  # fmt: skip
     return Run(**values | changes)
 
@@ -330,6 +330,7 @@ CASES = {
         w, [filled(Annotator, t), replace(filled(Annotator, t), id=2, shows_name=False)], 1
     ),
     "run_view.progress": lambda t, w: run_view.progress(w, a_run(t)),
+    "run_view.name_and_note": lambda t, w: run_view.name_and_note(a_run(t)),
     "run_view.steps": lambda t, w: run_view.steps(w, a_run(t)),
     "run_view.bar": lambda t, w: run_view.bar(w, a_run(t)),
     "run_view.unreadable": lambda t, w: run_view.unreadable(w, t),

@@ -231,6 +231,8 @@ HANDLERS = {
     "training.triggers_panel.TriggersPanel.follow": {R},
     "training.triggers_panel.TriggersPanel.change": {R},
     "training.triggers_panel.TriggersPanel.try_out": {R},
+    "training.naming.NamePanel.load": {R},
+    "training.naming.NamePanel.write": {R},
     "training.queue_panel.QueuePanel.open": {R},
     "training.queue_panel.QueuePanel.follow": {R},
     "training.queue_panel.QueuePanel.take_out": {R},
