@@ -47,7 +47,7 @@ class ExportSection:
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.format.input(self.choose, [self.format, self.options], [self.holds, self.options], **QUIET)
+        self.format.input(self.choose_format, [self.format, self.options], [self.holds, self.options], **QUIET)
         self.start_button.click(self.start, [self.format, self.options], self.going, **QUIET)
         self.status.click(self.stop, None, self.going, **QUIET)
         self.timer.tick(self.follow, self.status, self.going, **QUIET)
@@ -61,7 +61,7 @@ class ExportSection:
             **self._now(translate, visitor.annotator.id),
         }
 
-    def choose(self, format: str | None, options: list[str], request: gr.Request) -> dict[Component, Any]:
+    def choose_format(self, format: str | None, options: list[str], request: gr.Request) -> dict[Component, Any]:
         """Says what the format holds, and offers the options that it has."""
         self.auth.reads(request, "lead")
         return self._chosen(translator_for(request), format or USUAL, options or [])

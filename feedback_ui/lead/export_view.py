@@ -45,16 +45,7 @@ def status(translate: Translator, running: RunningExport | None) -> Markup:
     link = tag("a", translate("lead.exports.download", file=running.path.name), href=address, download="", class_="rl-small-button")
     return fragment(
         notice(f"{running.path.name}, {_size(running.size)}: {translate('lead.exports.rows', count=running.exported.written)}"),
-        tag(
-            "p",
-            tag(
-                "a",
-                translate("lead.exports.download", file=running.path.name),
-                href=download_files.link(running.path),
-                download="",
-                class_="rl-small-button",
-            ),
-        ),
+        tag("p", link),
         muted(translate("lead.exports.once")),
         summary(translate, running.exported),
     )

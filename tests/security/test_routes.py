@@ -192,7 +192,7 @@ HANDLERS = {
     "lead.gold.GoldSection.choose": {L},
     "lead.gold.GoldSection.set_answer": {L},
     "lead.export.ExportSection.open": LEAD_PAGE,
-    "lead.export.ExportSection.choose": LEAD_PAGE,
+    "lead.export.ExportSection.choose_format": LEAD_PAGE,
     "lead.export.ExportSection.start": {L},
     "lead.export.ExportSection.stop": {L},
     "lead.export.ExportSection.follow": LEAD_PAGE,

@@ -43,7 +43,7 @@ def test_a_file_is_written_and_stays_until_it_is_fetched(store, section, people,
 
 def test_each_format_has_the_options_that_fit(section):
     def options(format, chosen=()):
-        shown = section.choose(format, list(chosen), HERE)[section.options]
+        shown = section.choose_format(format, list(chosen), HERE)[section.options]
         return [name for _, name in shown.choices] if shown.visible else [], shown.value
 
     assert options("csv", ["names", "raw_cells"]) == (list(OPTIONS), ["names", "raw_cells"])
@@ -51,7 +51,7 @@ def test_each_format_has_the_options_that_fit(section):
     assert options("parquet")[0] == ["include_simulated", "names", "strict"]
     assert options("native", ["names"]) == ([], [])
     assert section.format.choices == [(name, name) for name in formats.WRITABLE]
-    assert "earlier turns" in section.choose("trl", [], HERE)[section.holds]
+    assert "earlier turns" in section.choose_format("trl", [], HERE)[section.holds]
 
 
 def test_what_does_not_fit_is_refused(section):
