@@ -18,7 +18,7 @@ from feedback_ui.shared.html import EMPTY, fragment
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label, unchanged
-from rlhf.analysis import agreement, drift
+from rlhf.analysis import agreement, drift, style
 from rlhf.data import reliability
 from storage.analytics.stats import judgments_by_day, stats
 from storage.content import comparisons, policies, prompts
@@ -89,6 +89,7 @@ class QualitySection:
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         report = agreement.report(self.store, include_simulated=simulated)
         left_out = presenters.starters_left_out(translate, prompts.unused_starter_votes(self.store))
+        drifts = drift.of_store(self.store, include_simulated=simulated)
         today = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=1)[0]
         return {
             self.counts: quality_view.counts(
@@ -98,13 +99,13 @@ class QualitySection:
                 today=today.people + (today.simulated if simulated else 0),
                 report=report,
             ),
-            self.people: quality_view.people(
-                translate, report.annotators, drift.of_store(self.store, include_simulated=simulated), acts=visitor.may_act("lead")
+            self.people: quality_view.people(translate, report.annotators, drifts, acts=visitor.may_act("lead")),
+            self.overview: fragment(
+                quality_view.overview(translate, report, style.longer_share(self.store, include_simulated=simulated)), left_out
             ),
-            self.overview: fragment(quality_view.overview(translate, report), left_out),
             self.annotators: quality_view.annotator_table(translate, report.annotators, acts=visitor.may_act("lead")),
             self.reliability: quality_view.reliability_table(
-                translate, reliability.of_store(self.store, include_simulated=simulated, report=report)
+                translate, reliability.of_store(self.store, include_simulated=simulated, report=report), drifts
             ),
             self.items: quality_view.item_table(translate, agreement.items(self.store, ITEMS, include_simulated=simulated))
             if report.judgments

@@ -48,7 +48,7 @@ from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import config_view, queue_view, round_view, rounds_table, run_view, triggers_view, validation_view, verdict_view
-from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
+from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement, Share
 from rlhf.analysis.drift import Drift
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.round_story import Made, Story
@@ -310,7 +310,7 @@ CASES = {
         w, [AuditEntry(NOW, t, "created", "account", "1", t), AuditEntry(NOW, None, "excluded", "exclusion", t, t)], {1: t}
     ),
     "quality_view.counts": lambda t, w: quality_view.counts(w, comparisons=1, waiting=1, today=1, report=filled(Agreement, t)),
-    "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t)),
+    "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t), filled(Share, t)),
     "quality_view.people": lambda t, w: quality_view.people(
         w, [replace(filled(AnnotatorRow, t), agreement_units=30)], {1: Drift(0.9, 0.4, 12, -0.7, -0.1)}, acts=True
     ),
@@ -318,7 +318,8 @@ CASES = {
         w, [filled(AnnotatorRow, t), replace(filled(AnnotatorRow, t), kind="simulated")], acts=True
     ),
     "quality_view.reliability_table": lambda t, w: quality_view.reliability_table(
-        w, [filled(AnnotatorReliability, t), replace(filled(AnnotatorReliability, t), kind="simulated", reliability=None)]
+        w, [filled(AnnotatorReliability, t), replace(filled(AnnotatorReliability, t), kind="simulated", reliability=None)],
+        {1: Drift(0.9, 0.4, 12, -0.7, -0.1)},
     ),
     "quality_view.item_table": lambda t, w: quality_view.item_table(w, [filled(ComparisonAgreement, t)]),
     "quality_view.item": (
