@@ -251,7 +251,7 @@ def _median(translate: Translator, row: AnnotatorRow) -> str:
 def _meant(translate: Translator, statistic: str, share: float | None, of: int) -> str:
     """A share with its number of cases, and what it means."""
     if share is None:
-        return NOTHING
+        return _with_meaning(NOTHING, sentence(translate, statistic, "too_few", of))
     return _with_meaning(_with_number(translate, share, of), sentence(translate, statistic, level(statistic, share, of), of))
 
 

@@ -86,7 +86,8 @@ def test_each_figure_of_an_annotator_says_what_it_means():
     html = quality_view.annotator_table(EN, [row], acts=True)
     for said in ("hasty: too short to read two answers", "careful: knows", "no better than chance", "4 of the 10 that are needed"):
         assert html.count(said) == 1, said
-    assert "Excluded" in html and "drift" not in html
+    assert "Excluded" in html and "0 of the 10" not in html
+    assert quality_view.annotator_table(EN, [a_row(1, "Ann")], acts=True).count("0 of the 10 that are needed") == 3
 
 
 def test_drift_is_said_of_everybody_who_has_voted_enough():
