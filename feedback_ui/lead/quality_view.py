@@ -5,6 +5,7 @@ Nothing is computed here: every number comes from that module. No Gradio.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
@@ -18,6 +19,7 @@ from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures, prompt_kind
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
 from rlhf.analysis.drift import MIN_VOTES, Drift
+from rlhf.analysis.target import Outlook
 from rlhf.data.reliability import AnnotatorReliability
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion, Tiers
 
@@ -121,6 +123,48 @@ def _line(translate: Translator, name: str, spread: Spread, shown: str, note: st
 
 def _small(note: str) -> Markup:
     return tag("span", note, class_="rl-muted rl-small")
+
+
+# ---- the target
+
+
+def target(translate: Translator, found: Outlook | None, daily_goal: int) -> Markup:
+    """How far the project's target is, when it is reached at the present rate, and what it needs; empty without a target."""
+    if found is None:
+        return EMPTY
+    wanted = translate("lead.target.wanted", count=found.wanted)
+    title = translate("lead.target.by", wanted=wanted, day=found.by.isoformat()) if found.by else wanted
+    done = translate("lead.target.done", count=found.done, of=f"{found.wanted:,}")
+    bar = tag("progress", class_="rl-progress", max=found.wanted, value=min(found.done, found.wanted), aria_label=done)
+    said = " ".join(filter(None, [_rate(translate, found), _needed(translate, found, daily_goal)]))
+    return tag("section", tag("p", title, class_="rl-subheading"), tag("p", bar, done), muted(said), data_testid="target")
+
+
+def _rate(translate: Translator, found: Outlook) -> str:
+    if found.is_reached:
+        return translate("lead.target.reached")
+    lately = translate("lead.target.lately", count=found.days)
+    if not found.per_day:
+        return translate("lead.target.nobody", lately=lately)
+    rate = translate("lead.target.rate", rate=f"{found.per_day:.1f}", lately=lately)
+    if found.reached is None:
+        return translate("lead.target.never", rate=rate)
+    day = found.reached.isoformat()
+    if found.by is None or found.reached == found.by:
+        return translate("lead.target.on", rate=rate, day=day)
+    late = (found.reached - found.by).days
+    return translate("lead.target." + ("late" if late > 0 else "early"), rate=rate, day=day, count=abs(late))
+
+
+def _needed(translate: Translator, found: Outlook, daily_goal: int) -> str:
+    if found.is_reached or found.by is None:
+        return ""
+    if found.needed is None:
+        return translate("lead.target.passed")
+    said = translate("lead.target.needed", needed=f"{math.ceil(found.needed):,}")
+    if found.people:
+        said += " " + translate("lead.target.each", share=f"{math.ceil(found.needed / found.people):,}", count=found.people)
+    return f"{said} {translate('lead.target.goal', goal=f'{daily_goal:,}')}" if daily_goal else said
 
 
 # ---- people first

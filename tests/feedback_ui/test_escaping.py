@@ -54,6 +54,7 @@ from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.round_story import Made, Story
 from rlhf.analysis.sequential_test import assess
 from rlhf.analysis.style import StyleEffect
+from rlhf.analysis.target import Outlook as TargetOutlook
 from rlhf.analysis.validation import Validation
 from rlhf.analysis.version_card import Limit, Outcome, VersionCard
 from rlhf.config import RoundConfig
@@ -311,6 +312,7 @@ CASES = {
     ),
     "quality_view.counts": lambda t, w: quality_view.counts(w, comparisons=1, waiting=1, today=1, report=filled(Agreement, t)),
     "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t), filled(Share, t)),
+    "quality_view.target": lambda t, w: quality_view.target(w, TargetOutlook(600, None, 4, 7, 1.5, 2, date(2026, 12, 12), 2.5), 3),
     "quality_view.people": lambda t, w: quality_view.people(
         w, [replace(filled(AnnotatorRow, t), agreement_units=30)], {1: Drift(0.9, 0.4, 12, -0.7, -0.1)}, acts=True
     ),

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from lead_page import EN
@@ -9,6 +10,7 @@ from lead_page import EN
 from feedback_ui.lead import quality_view
 from rlhf.analysis.agreement import Alpha, AnnotatorRow, LeftShare, Share
 from rlhf.analysis.drift import Drift
+from rlhf.analysis.target import Outlook
 from rlhf.data.reliability import AnnotatorReliability
 
 
@@ -103,3 +105,36 @@ def test_an_interval_that_is_too_wide_says_nothing():
     ann, bo = (AnnotatorReliability(1, "A", "human", 40, 36, 0.7, none, 0.29, low, high, 0.4) for low, high in ((0.01, 0.98), (0.1, 0.6)))
     html = quality_view.reliability_table(EN, [ann, bo], {})
     assert html.count("the interval is too wide") == html.count("hardly more than a coin flip") == 1
+
+
+def an_outlook(**changes):
+    found = Outlook(600, date(2026, 12, 12), 400, 7, 10.0, 3, date(2026, 12, 18), 13.34)
+    return replace(found, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {},
+            "At 10.0 a day (the last 7 days) it is reached on 2026-12-18, 6 days late. By its day it needs 14 a day. That is 5 for",
+        ),
+        ({"reached": date(2026, 12, 11)}, "it is reached on 2026-12-11, 1 day early."),
+        ({"reached": date(2026, 12, 12)}, "it is reached on 2026-12-12. By its day"),
+        ({"by": None, "needed": None, "days": 1}, "At 10.0 a day (1 day so far) it is reached on 2026-12-18.<"),
+        ({"reached": None}, "it is not reached in a hundred years. By its day"),
+        ({"per_day": 0, "people": 0, "reached": None}, "Nobody judged here lately (the last 7 days): at this rate it is not reached. By"),
+        ({"needed": None}, "6 days late. Its day has passed."),
+        ({"done": 600, "reached": None, "needed": None}, "The target is reached.<"),
+    ],
+)
+def test_a_target_says_when_it_is_reached(changes, says):
+    html = quality_view.target(EN, an_outlook(**changes), 0)
+    assert says in html and "600 judgments" in html and "daily goal" not in html
+
+
+def test_a_target_stands_beside_the_daily_goal():
+    html = quality_view.target(EN, an_outlook(), 40)
+    assert "Target: 600 judgments by 2026-12-12" in html and "400 of 600 are there, imported ones left out." in html
+    assert "3 people who judged lately. Their daily goal is 40." in html
+    assert quality_view.target(EN, None, 40) == ""
