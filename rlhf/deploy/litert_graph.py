@@ -49,7 +49,8 @@ class Step(nn.Module):
         for layer in range(len(cache) // 2):
             held.update(cache[2 * layer], cache[2 * layer + 1], layer)
         read = self.model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=held, use_cache=True)
-        new = [part[:, :, cache[0].shape[2] :] for layer in held.layers for part in (layer.keys, layer.values)]
+        layers: Any = held.layers
+        new = [part[:, :, cache[0].shape[2] :] for layer in layers for part in (layer.keys, layer.values)]
         return (read.logits, *new)
 
 
