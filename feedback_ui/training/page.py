@@ -26,6 +26,7 @@ from feedback_ui.training import charts, config_view, round_view, rounds_table, 
 from feedback_ui.training.form import RoundForm, with_option_titles
 from feedback_ui.training.naming import NamePanel
 from feedback_ui.training.queue_panel import QueuePanel
+from feedback_ui.training.side_by_side import SideBySide
 from feedback_ui.training.triggers_panel import TriggersPanel
 from rlhf.analysis import model_card, round_story, validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
@@ -74,18 +75,11 @@ class TrainingPage:
         self.store = store
         self.jobs = jobs
         self.auth = auth
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=300, elem_id="round-form"):
-                self.material = html(elem_id="pairs-available")
-                self.form = RoundForm(default_config, self.auth)
-                self.start = gr.Button(label("training.start"), variant="primary", elem_id="start-round")
-                self.refusal = html(elem_id="start-refusal", elem_classes="rl-optional")
-                self.queue = QueuePanel(self.store, self.auth)
-                self.form.place_others()
-                self.triggers = TriggersPanel(self.store, self.auth, self.form, refusal)
-            with gr.Column(scale=2, min_width=320, elem_id="run-view"):
-                self._run_view()
-        self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
+        with gr.Tabs(elem_id="training-sections"):
+            with gr.Tab(label("training.section.rounds"), id="rounds", elem_id="training-rounds") as self.rounds_tab:
+                self._rounds_section(default_config)
+            with gr.Tab(label("training.section.compare"), id="compare", elem_id="training-compare") as self.compare_tab:
+                self.side_by_side = SideBySide(self.store, self.auth)
         self.shown_state = gr.State(None)
         self.timer = gr.Timer(POLL_S, active=False)
         self.address = gr.Button(visible="hidden", elem_id="training-follow")
@@ -98,6 +92,20 @@ class TrainingPage:
             self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
             self.round, self.decision, self.promote, self.reject, self.roll_back,
         ]  # fmt: skip
+
+    def _rounds_section(self, default_config: RoundConfig) -> None:
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=300, elem_id="round-form"):
+                self.material = html(elem_id="pairs-available")
+                self.form = RoundForm(default_config, self.auth)
+                self.start = gr.Button(label("training.start"), variant="primary", elem_id="start-round")
+                self.refusal = html(elem_id="start-refusal", elem_classes="rl-optional")
+                self.queue = QueuePanel(self.store, self.auth)
+                self.form.place_others()
+                self.triggers = TriggersPanel(self.store, self.auth, self.form, refusal)
+            with gr.Column(scale=2, min_width=320, elem_id="run-view"):
+                self._run_view()
+        self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
 
     def _run_view(self) -> None:
         with gr.Row(elem_id="run-bar"):
@@ -175,6 +183,8 @@ class TrainingPage:
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
         tab.select(None, None, js=in_browser("followOptions"))
+        self.rounds_tab.select(None, js=in_browser("rememberRounds"))
+        self.side_by_side.wire(self.compare_tab)
         self.queue.wire(tab, self.timer)
         self.triggers.wire(tab, self.timer)
         opened = [self.material, self.timer, *self.followed]

@@ -224,6 +224,8 @@ HANDLERS = {
     "training.triggers_panel.TriggersPanel.follow": {R},
     "training.triggers_panel.TriggersPanel.change": {R},
     "training.triggers_panel.TriggersPanel.try_out": {R},
+    "training.side_by_side.SideBySide.open": {R},
+    "training.side_by_side.SideBySide.pick": {R},
     "training.naming.NamePanel.load": {R},
     "training.naming.NamePanel.write": {R},
     "training.queue_panel.QueuePanel.open": {R},
