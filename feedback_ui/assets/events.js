@@ -3,6 +3,7 @@
 // these functions by their names, with the event's values; what one returns takes the place of the values.
 
 import { hasParts, linkedComparison, openTab, place, selectTab, setPlace, startAddresses, TABS } from "./addresses.js";
+import { followCharts } from "./chart_files.js";
 import { followOptions, markOptions } from "./round_form.js";
 
 const FIRST_SECTION = TABS["lead-sections"][0];
@@ -65,7 +66,7 @@ export function followAddress() {
   startAddresses();
 }
 
-export { followOptions, markOptions };
+export { followCharts, followOptions, markOptions };
 
 /** Brings what Start led to into view: on a phone the run is below the form, and Start would seem to do nothing. */
 export function showStartedRun(/** @type {string | null} */ run) {

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
@@ -21,8 +22,8 @@ from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.scripts import in_browser
-from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
-from feedback_ui.training import charts, config_view, round_view, rounds_table, run_view, validation_view, verdict_view
+from feedback_ui.shared.theme import QUIET, heading, html, label, static_text, unchanged
+from feedback_ui.training import charts, config_view, download_view, round_view, rounds_table, run_view, validation_view, verdict_view
 from feedback_ui.training.form import RoundForm, with_option_titles
 from feedback_ui.training.naming import NamePanel
 from feedback_ui.training.queue_panel import QueuePanel
@@ -32,8 +33,9 @@ from rlhf.analysis import model_card, round_story, validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
-from rlhf.runs import deciding
+from rlhf.runs import deciding, run_files
 from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.run_files import NoAdapter
 from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreError
 from storage.core.records import DecisionAct, Metric, QueuedRound, Round, Run
@@ -75,6 +77,7 @@ class TrainingPage:
         self.store = store
         self.jobs = jobs
         self.auth = auth
+        html(static_text("chart.save"), elem_id="chart-save", elem_classes="rl-sr-only")
         with gr.Tabs(elem_id="training-sections"):
             with gr.Tab(label("training.section.rounds"), id="rounds", elem_id="training-rounds") as self.rounds_tab:
                 self._rounds_section(default_config)
@@ -87,7 +90,7 @@ class TrainingPage:
         self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.parts, self.verdict, self.go_on, self.config, self.kl_note,
-            self.rounds, self.shown_state,
+            self.downloads, self.rounds, self.shown_state,
             *self.plots.values(),
             self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
             self.round, self.decision, self.promote, self.reject, self.roll_back,
@@ -144,6 +147,7 @@ class TrainingPage:
                     for act in ("promote", "reject", "roll_back")
                 )
             self.decided = html(elem_id="decision-message", elem_classes="rl-optional")
+        self.downloads = html(elem_id="run-downloads", elem_classes="rl-optional")
 
     def _trust_part(self) -> None:
         with gr.Column(visible=False, elem_id="run-validation", elem_classes="rl-card") as self.validation:
@@ -183,6 +187,7 @@ class TrainingPage:
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
         tab.select(None, None, js=in_browser("followOptions"))
+        tab.select(None, None, js=in_browser("followCharts"))
         self.rounds_tab.select(None, js=in_browser("rememberRounds"))
         self.side_by_side.wire(self.compare_tab)
         self.queue.wire(tab, self.timer)
@@ -399,9 +404,20 @@ class TrainingPage:
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
             self.policy_section: section(charts.POLICY_CHARTS[method], True),
             **{self.plots[name]: charts.figure(translate, chart, metrics) for name, chart in charts_by_place},
+            self.downloads: self._downloads(translate, run, len(metrics)),
             self.kl_note: presenters.notice(charts.on_negative_kl(translate, metrics)),
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(translate, metrics), visible=method in run_view.SAMPLING_METHODS),
         }
+
+    def _downloads(self, translate: Translator, run: Run, points: int) -> Markup:
+        adapter: int | run_files.Missing
+        try:
+            adapter = run_files.adapter(self.store, run).size_bytes
+        except NoAdapter as error:
+            adapter = error.reason
+        except (OSError, StoreError):
+            adapter = "gone"
+        return download_view.section(translate, run, adapter=adapter, points=points)
 
     def _validation(self, translate: Translator, run: Run) -> dict[Block, Any]:
         try:

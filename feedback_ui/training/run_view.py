@@ -101,6 +101,7 @@ def progress(translate: Translator, run: Run | None, steps_done: int = 0) -> Mar
         error(translate, run),
         class_="rl-run",
         data_status=run.status,
+        data_run=run.id,
     )
 
 

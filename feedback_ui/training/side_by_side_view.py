@@ -32,11 +32,6 @@ def address(run_ids: Sequence[str]) -> str:
     return f"#training/{SEPARATOR.join([PREFIX, *(quote(run_id, safe='') for run_id in run_ids)])}"
 
 
-def run_address(run_id: str) -> str:
-    """The address of one run."""
-    return f"#training/{quote(run_id, safe='')}"
-
-
 def runs_of_address(part: str) -> list[str]:
     """The ids in an address's part `r1~r2`, each once."""
     return [*dict.fromkeys(filter(None, part.split(SEPARATOR)))]
@@ -78,7 +73,7 @@ def figures(
     """
     became = became or {}
     measured = [(run, results.of_run_or_empty(run), evidence.get(run.id, {})) for run in runs]
-    rows = {
+    rows: dict[str, Sequence[str]] = {
         "side_by_side.status": [run_view.status(translate, run) for run in runs],
         "side_by_side.verdict": [
             verdict_view.sentence(translate, run_verdict.of(result, people)) if run.status == "done" and run.result else EMPTY
@@ -178,9 +173,10 @@ def columns(runs: Sequence[Run], rows: Sequence[tuple[str, Sequence[str]]], *, c
     Args:
         marked: the names of the rows that are marked as different.
     """
-    lines = (tag("span", class_=f"rl-line rl-line-{number}", aria_hidden="true") for number in range(1, len(runs) + 1))
-    links = (tag("a", name, href=run_address(run.id)) for run, name in zip(runs, titles(runs), strict=True))
-    heads = (tag("th", line, link, scope="col") for line, link in zip(lines, links, strict=True))
+    heads = (
+        tag("th", tag("span", class_=f"rl-line rl-line-{number}", aria_hidden="true"), name, scope="col")
+        for number, name in enumerate(titles(runs), 1)
+    )
     body = (
         tag(
             "tr",

@@ -1,14 +1,17 @@
 """Runs on the Training page in real Chromium: their names, runs laid side by side, and what is downloaded from them."""
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from rlhf.config import PRESETS, with_options
 from storage.people import audit
 from storage.project import runs
-from tests.browser.pages import settled
+from tests.browser.pages import open_part, settled
 from tests.browser.program import Program
 from tests.browser.test_accessibility import LOOKS, SIZES, nothing, violations
 
@@ -64,6 +67,39 @@ def test_a_run_is_named_on_the_page_while_the_page_follows_it(program, page):
     expect(page.locator("#run-name :is(input, textarea)")).to_have_value("Baseline")
     expect(note).to_have_value("")
     assert [entry.subject_id for entry in audit.entries(program.store, act="named")][:2] == ["r2", "r1"]
+
+
+def test_a_run_s_files_and_charts_are_downloaded(program, page, tmp_path):
+    page.goto(f"{program.url}/#training/r1")
+    files = page.get_by_test_id("downloads")
+    expect(files).to_contain_text("There is no adapter, because the run ended before it saved one.")
+    with page.expect_download() as download:
+        files.get_by_role("link", name="Metrics").click()
+    assert download.value.suggested_filename == "r1-metrics.csv"
+    text = Path(download.value.path()).read_text()
+    assert text.startswith("step,metric,value\n0,objective/kl,0.0\n") and len(text.splitlines()) == 13
+    open_part(page, "policy")
+    chart = page.locator("#plot-policy-2")
+    chart.hover()
+    # Dark pages give the same picture: dark on white.
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        with page.expect_download() as download:
+            chart.get_by_role("button", name="Save this chart as PNG").click()
+        assert download.value.suggested_filename == "r1-KL-to-base.png"
+        picture = np.asarray(Image.open(download.value.path()).convert("RGB"), dtype=int)
+        assert picture.shape[0] > 300 and tuple(picture[0, 0]) == (255, 255, 255) and picture.min() < 90
+    with page.expect_download() as download:
+        chart.get_by_role("button", name="Save this chart as SVG").click()
+    assert download.value.suggested_filename == "r1-KL-to-base.svg"
+    assert "KL to base" in Path(download.value.path()).read_text()
+    page.goto(f"{program.url}/#training/compare~r1~r2")
+    chart = page.locator("#compared-objective-scores")
+    expect(chart.locator(".js-plotly-plot")).to_be_visible()
+    chart.hover()
+    with page.expect_download() as download:
+        chart.get_by_role("button", name="Save this chart as SVG").click()
+    assert download.value.suggested_filename == "runs-Score.svg" and "r2" in Path(download.value.path()).read_text()
 
 
 def lines(page, key):

@@ -58,6 +58,9 @@ ROUTES = {
     # Prompts come in, and out to who brought them.
     "POST /gradio_api/upload": {L},
     "GET /gradio_api/file={path_or_url:path}": LEAD_PAGE,
+    # What a run has made.
+    "GET /runs/{run_id}/adapter.zip": {R},
+    "GET /runs/{run_id}/metrics.csv": {R},
     # Not needed, not there.
     "GET /config/": CLOSED,
     "GET /gradio_api/info/": CLOSED,
