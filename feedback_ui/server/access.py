@@ -105,6 +105,8 @@ ROUTES = (
     Route("POST", "/gradio_api/upload", act="lead", body="upload"),
     Route("GET", "/gradio_api/file=.+", read="lead"),
     Route("GET", r"/runs/[^/]+/(adapter\.zip|metrics\.csv)", read="researcher"),
+    # And fetch what they had exported.
+    Route("GET", "/download/[^/]+/[^/]+", act="lead"),
     Route("POST", SIGN_OUT, body="form"),
     Route("GET", PASSWORD),
     Route("POST", PASSWORD, body="form"),

@@ -23,6 +23,8 @@ from feedback_ui.server.auth_routes import AuthRoutes, roles_cookie
 from feedback_ui.server.bodies import MAX_UPLOAD_BYTES, BadBody
 from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.compression import PageCompression
+from feedback_ui.server.download_files import ROUTE as DOWNLOADS
+from feedback_ui.server.downloads import Downloads
 from feedback_ui.server.run_downloads import ADAPTER, METRICS, RunDownloads
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
@@ -44,7 +46,7 @@ class Web(FastAPI):
     process.
 
     Raises:
-        OSError: the folder for uploads cannot be made or emptied.
+        OSError: the folder for uploads or that for downloads cannot be made or emptied.
     """
 
     def __init__(self, pages: gr.Blocks, auth: Auth):
@@ -64,6 +66,7 @@ class Web(FastAPI):
         self.add_api_route(ADAPTER, run_downloads.adapter, methods=["GET", "HEAD"])
         self.add_api_route(METRICS, run_downloads.metrics, methods=["GET", "HEAD"])
         self.add_api_route(MODULES, send_module, methods=["GET", "HEAD"])
+        self.add_api_route(DOWNLOADS, Downloads(auth).send, methods=["GET", "HEAD"])
         options = launch_options()
         gr.mount_gradio_app(
             self,

@@ -61,6 +61,7 @@ ATTRIBUTES = {
         "content",
         "datetime",
         "dir",
+        "download",
         "href",
         "max",
         "method",

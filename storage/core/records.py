@@ -283,6 +283,10 @@ class ProjectSettings:
     """When a round begins by itself: a cron expression in UTC of minute, hour, day of month, month and day of week; empty begins none."""
     retrain_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Options of the rounds that begin by themselves, by their names on the command line: `preset`, and those that differ from it."""
+    target_judgments: int = 0
+    """Judgments that people should make here in all, 0 to 10,000,000; 0 sets no target. Annotators see their daily goal alone."""
+    target_date: str = ""
+    """Day by which these judgments should be made, such as 2026-12-12; empty sets none."""
 
 
 @dataclass(frozen=True, slots=True)

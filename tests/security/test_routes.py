@@ -61,6 +61,8 @@ ROUTES = {
     # What a run has made.
     "GET /runs/{run_id}/adapter.zip": {R},
     "GET /runs/{run_id}/metrics.csv": {R},
+    # What a lead had exported, for this lead.
+    "GET /download/{token}/{name}": {L},
     # Not needed, not there.
     "GET /config/": CLOSED,
     "GET /gradio_api/info/": CLOSED,
@@ -176,6 +178,9 @@ HANDLERS = {
     "lead.prompt_browser.PromptBrowserSection.choose_starters": {L},
     "lead.prompts.PromptsSection.retry": {L},
     "lead.prompts.PromptsSection.import_file": {L},
+    "lead.prompts.PromptsSection.import_kept": {L},
+    "lead.prompts.PromptsSection.look_again": {L},
+    "lead.prompts.PromptsSection.forget": {L},
     "lead.prompts.PromptsSection.watch": {L},
     "lead.prompts.PromptsSection.follow": LEAD_PAGE,
     "lead.prompts.PromptsSection.stop": {L},
@@ -192,6 +197,11 @@ HANDLERS = {
     "lead.gold.GoldSection.show": {L},
     "lead.gold.GoldSection.choose": {L},
     "lead.gold.GoldSection.set_answer": {L},
+    "lead.export.ExportSection.open": LEAD_PAGE,
+    "lead.export.ExportSection.choose_format": LEAD_PAGE,
+    "lead.export.ExportSection.start": {L},
+    "lead.export.ExportSection.stop": {L},
+    "lead.export.ExportSection.follow": LEAD_PAGE,
     "lead.guidelines.GuidelinesSection.open": LEAD_PAGE,
     "lead.guidelines.GuidelinesSection.view": LEAD_PAGE,
     "lead.guidelines.GuidelinesSection.show_preview": LEAD_PAGE,
