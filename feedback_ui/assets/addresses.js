@@ -1,11 +1,13 @@
 // @ts-check
-// The address of what is open: `#history/…`, `#lead/gold`, `#lead/audit/3/excluded`, `#training/RUN`, `#comparison-46`. Gradio's tabs have none. The
-// address follows what is opened, and what is open follows the address, so that Back, a reload and a link work.
+// The address of what is open: `#history/…`, `#lead/gold`, `#lead/audit/3/excluded`, `#training/RUN`, `#training/compare~RUN~RUN`,
+// `#comparison-46`. Gradio's tabs have none. The address follows what is opened, and what is open follows the address, so that Back, a
+// reload and a link work.
 
 /** The names of the tabs, by the id of their row, in their order on the page. */
 export const TABS = {
   pages: ["compare", "history", "lead", "leaderboard", "training", "demo", "data"],
   "lead-sections": ["quality", "exclusions", "prompts", "comparisons", "export", "guidelines", "settings", "accounts", "audit"],
+  "training-sections": ["rounds", "compare"],
 };
 
 /** A link to one comparison, which the Lead page shows above its sub-tabs. */

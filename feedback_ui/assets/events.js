@@ -3,6 +3,7 @@
 // these functions by their names, with the event's values; what one returns takes the place of the values.
 
 import { hasParts, linkedComparison, openTab, place, selectTab, setPlace, startAddresses, TABS } from "./addresses.js";
+import { followCharts } from "./chart_files.js";
 import { followOptions, markOptions } from "./round_form.js";
 
 const FIRST_SECTION = TABS["lead-sections"][0];
@@ -12,6 +13,20 @@ const DEMO_SECTIONS = { demo: "trying", gallery: "gallery", version: "versions" 
 
 /** @type {string | null} The run that was chosen on the Training page; without a choice it shows the newest. */
 let chosenRun = null;
+
+/** What the address of runs that are laid side by side begins with; a run's id has no `~`. */
+const COMPARED = /^compare(~|$)/;
+
+/** @type {string} The part of the address that names the runs that are laid side by side. */
+let compared = "compare";
+
+/** Whether runs were laid side by side when the section of the Training page was last chosen. */
+let wereCompared = false;
+
+/** Whether the Training page shows runs side by side. */
+function compares() {
+  return openTab("training-sections") === "compare";
+}
 
 /** What the audit shows, as its address ends: empty for everything, or `/3`, `/3/excluded`, `/all/excluded`. */
 let auditFilter = "";
@@ -57,16 +72,23 @@ export function followAddress() {
     },
   });
   hasParts("training", {
-    current: () => chosenRun,
-    open(part, entered) {
+    current: () => (compares() ? compared : chosenRun),
+    async open(part, entered) {
+      if (part !== null && COMPARED.test(part)) {
+        const already = compares();
+        await selectTab("training-sections", "compare");
+        if (already) press("compare-follow");
+        return;
+      }
       chosenRun = part;
+      await selectTab("training-sections", "rounds");
       if (!entered) press("training-follow");
     },
   });
   startAddresses();
 }
 
-export { followOptions, markOptions };
+export { followCharts, followOptions, markOptions };
 
 /** Brings what Start led to into view: on a phone the run is below the form, and Start would seem to do nothing. */
 export function showStartedRun(/** @type {string | null} */ run) {
@@ -77,8 +99,34 @@ export function showStartedRun(/** @type {string | null} */ run) {
 /** The run in the address, or else the one that was chosen before; none opens the newest. */
 export function runOfAddress() {
   const { page, part } = place();
-  if (page === "training" && part !== null) chosenRun = part;
+  if (page === "training" && part !== null && !COMPARED.test(part)) chosenRun = part;
   return [chosenRun ?? ""];
+}
+
+/**
+ * Writes the run into the address again, when runs are no longer laid side by side. Gradio also calls it when it has built the page,
+ * whose address may be one of runs side by side that are still to be shown.
+ */
+export function rememberRounds() {
+  const { page, part } = place();
+  if (wereCompared && page === "training" && part !== null && COMPARED.test(part)) setPlace("training", chosenRun);
+  wereCompared = false;
+}
+
+/** The runs that the address names, or else those that were laid side by side before, as `RUN~RUN`. */
+export function comparedRuns() {
+  wereCompared = true;
+  const { page, part } = place();
+  if (page === "training" && part !== null && COMPARED.test(part)) compared = part;
+  else setPlace("training", compared);
+  return [compared.replace(COMPARED, "")];
+}
+
+/** Writes the runs that are laid side by side into the address. @param {string[] | null} runs @returns {[string[]]} */
+export function rememberCompared(runs) {
+  compared = ["compare", ...(runs ?? [])].join("~");
+  if (openTab("pages") === "training" && compares()) setPlace("training", compared);
+  return [runs ?? []];
 }
 
 /**
