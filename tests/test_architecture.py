@@ -95,12 +95,12 @@ TESTED_ELSEWHERE = {
     ),
     # These need packages that `make test` does not install.
     **dict.fromkeys(
-        [f"rlhf/deploy/{name}.py" for name in ("graphs", "litert_graph")]
-        + [f"rlhf/deploy/runtimes/{name}.py" for name in ("litert_model", "onnx_graph", "openvino_graph")],
+        [f"rlhf/deploy/{name}.py" for name in ("graphs", "litert_graph", "saved_model")]
+        + [f"rlhf/deploy/runtimes/{name}.py" for name in ("litert_model", "onnx_graph", "openvino_graph", "tf_saved_model")],
         "tests/rlhf/deploy/test_formats_with_packages.py",
     ),
     **dict.fromkeys(
-        [f"rlhf/deploy/clients/{name}_client.py" for name in ("gguf", "hf", "litert", "onnx", "openvino", "peft")],
+        [f"rlhf/deploy/clients/{name}_client.py" for name in ("gguf", "hf", "litert", "onnx", "openvino", "peft", "savedmodel")],
         "tests/rlhf/deploy/test_clients.py",
     ),
     # The route that sends them.

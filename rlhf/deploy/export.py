@@ -42,6 +42,12 @@ PROMPTS = 16
 CLIENTS = Path(__file__).parent / "clients"
 """A short program for each format, which stands in the card and in docs/how-to/export.md."""
 
+RUNTIMES = {
+    "hf": "hf", "peft": "peft_adapter", "onnx": "onnx_graph", "openvino": "openvino_graph", "litert": "litert_model",
+    "savedmodel": "tf_saved_model",
+}  # fmt: skip
+"""The module of `runtimes` that reads each format; GGUF has two."""
+
 Say = Callable[[str, float], None]
 """Called with what is being done and the fraction of the whole that is done, 0 to 1."""
 
@@ -169,9 +175,9 @@ def _write(
             merged, made / form.file, "q4_1" if weights == "q4_1" else "f16", name=card.version.name, licence=card.licence,
             progress=lambda done: say("writing gguf", 0.4 + 0.3 * done),
         )  # fmt: skip
-    elif form.name in ("onnx", "openvino", "litert"):
+    elif form.name != "hf":
         say(f"tracing the graph for {form.runtime}", 0.4)
-        module = "rlhf.deploy.litert_graph" if form.name == "litert" else "rlhf.deploy.graphs"
+        module = {"litert": "rlhf.deploy.litert_graph", "savedmodel": "rlhf.deploy.saved_model"}.get(form.name, "rlhf.deploy.graphs")
         _run([sys.executable, "-m", module, form.name, str(merged), str(made)], packages.environment_with(own))
 
 
@@ -198,8 +204,7 @@ def runtime_of(form: Format) -> tuple[str, str]:
     """The module of `runtimes` that reads the format here, and what it is called."""
     if form.name == "gguf":
         return ("gguf_llama", "llama.cpp") if find_spec("llama_cpp") else ("gguf_transformers", "transformers")
-    modules = {"hf": "hf", "peft": "peft_adapter", "onnx": "onnx_graph", "openvino": "openvino_graph", "litert": "litert_model"}
-    return modules[form.name], form.runtime
+    return RUNTIMES[form.name], form.runtime
 
 
 def _run(command: Sequence[str], environment: dict[str, str], heard: Callable[[str], None] = lambda line: None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Name = Literal["hf", "peft", "gguf", "onnx", "openvino", "litert"]
+Name = Literal["hf", "peft", "gguf", "onnx", "openvino", "litert", "savedmodel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,12 @@ LITERT_PACKAGES = (
     "absl-py==2.5.1", "ai-edge-litert==2.3.0", "ai-edge-quantizer==0.10.0", "flatbuffers==25.12.19", "immutabledict==4.3.1", "jax==0.10.2",
     "jaxlib==0.10.2", "litert-converter==0.5.0", "litert-torch==0.10.0", "ml_dtypes==0.6.0", "opt_einsum==3.4.0", "protobuf==7.36.2",
     "torchao==0.18.0",
+)  # fmt: skip
+
+TENSORFLOW_PACKAGES = (
+    "absl-py==2.5.1", "astunparse==1.6.3", "flatbuffers==25.12.19", "gast==0.7.0", "h5py==3.16.0", "kagglehub==1.0.3", "kagglesdk==0.1.38",
+    "keras==3.15.1", "keras-hub==0.32.0", "ml_dtypes==0.6.0", "namex==0.1.0", "opt_einsum==3.4.0", "optree==0.20.0", "protobuf==7.36.2",
+    "sentencepiece==0.2.3", "six==1.17.0", "tensorflow-cpu==2.21.0", "termcolor==3.3.0", "wrapt==2.5.2",
 )  # fmt: skip
 
 FORMATS: Mapping[Name, Format] = {
@@ -127,6 +133,16 @@ FORMATS: Mapping[Name, Format] = {
             "ai-edge-litert tokenizers jinja2",
             Bound(max_difference=5e-3),
             packages=LITERT_PACKAGES,
+        ),
+        Format(
+            "savedmodel",
+            "one merged graph without a cache, for TensorFlow and TensorFlow Serving",
+            "model",
+            "TensorFlow",
+            "tf-keras",
+            "tensorflow tokenizers jinja2",
+            Bound(max_difference=5e-3),
+            packages=TENSORFLOW_PACKAGES,
         ),
     )
 }
