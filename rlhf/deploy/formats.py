@@ -141,7 +141,8 @@ FORMATS: Mapping[Name, Format] = {
             "TensorFlow",
             "tf-keras",
             "tensorflow tokenizers jinja2",
-            Bound(max_difference=5e-3),
+            # KerasHub's model of the architecture is another program: its logits differ by up to .02, its distributions by 2e-7 nats.
+            Bound(max_difference=0.05),
             packages=TENSORFLOW_PACKAGES,
         ),
     )
