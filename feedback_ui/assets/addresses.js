@@ -1,6 +1,6 @@
 // @ts-check
-// The address of what is open: `#history/…`, `#lead/gold`, `#training/RUN`, `#training/compare~RUN~RUN`, `#comparison-46`. Gradio's tabs have none. The
-// address follows what is opened, and what is open follows the address, so that Back, a reload and a link work.
+// The address of what is open: `#history/…`, `#lead/gold`, `#training/RUN`, `#training/compare~RUN~RUN`, `#comparison-46`. Gradio's
+// tabs have none. The address follows what is opened, and what is open follows the address, so that Back, a reload and a link work.
 
 /** The names of the tabs, by the id of their row, in their order on the page. */
 export const TABS = {
