@@ -28,10 +28,30 @@ function compares() {
   return openTab("training-sections") === "compare";
 }
 
-/** The open section of the Lead page, unless it is the one that it opens with. */
+/** What the audit shows, as its address ends: empty for everything, or `/3`, `/3/excluded`, `/all/excluded`. */
+let auditFilter = "";
+
+/** @type {string | null} What an address that was opened wants the audit to show, until the audit has it. */
+let wantedAudit = null;
+
+/** The open section of the Lead page with its filter, unless it is the one that the page opens with. */
 function leadSection() {
   const section = openTab("lead-sections");
+  if (section === "audit") return section + auditFilter;
   return section === FIRST_SECTION ? null : section;
+}
+
+/** The name of the section in a part of the Lead page's address. @param {string | null} part */
+function sectionIn(part) {
+  return part?.split("/")[0] ?? FIRST_SECTION;
+}
+
+/** Takes the audit's filter from the address, if that names the audit. @returns {boolean} whether it does */
+function takeAuditFilter() {
+  const { page, part } = place();
+  if (page !== "lead" || sectionIn(part) !== "audit") return false;
+  auditFilter = (part ?? "").slice("audit".length);
+  return true;
 }
 
 /** @param {string} id the id of a hidden button, whose handler shows what the address names */
@@ -45,7 +65,9 @@ export function followAddress() {
   hasParts("lead", {
     current: leadSection,
     async open(part, entered) {
-      if (linkedComparison() === null) await selectTab("lead-sections", part ?? FIRST_SECTION);
+      // A section that is open already is not told that it was selected.
+      wantedAudit = takeAuditFilter() && openTab("lead-sections") !== "audit" ? auditFilter : null;
+      if (linkedComparison() === null) await selectTab("lead-sections", sectionIn(part));
       if (!entered) press("lead-follow");
     },
   });
@@ -139,11 +161,41 @@ export function showQualityItem() {
 }
 
 /**
- * The name of the Lead page's open sub-tab, and the comparison in the address: Gradio sends neither.
+ * The Lead page's open sub-tab with its filter, and the comparison in the address: Gradio sends neither.
  * @returns {[section: string, comparison: number | null]}
  */
 export function leadPlace() {
-  return [openTab("lead-sections") ?? "", linkedComparison()];
+  takeAuditFilter();
+  return [leadSection() ?? FIRST_SECTION, linkedComparison()];
+}
+
+/**
+ * What the address that was opened wants the audit to show, or an empty text if it was opened in another way; then the values of
+ * its fields.
+ * @param {unknown} _
+ * @param {...unknown} fields
+ */
+export function auditPlace(_, ...fields) {
+  const wanted = wantedAudit === null ? "" : wantedAudit || "/";
+  wantedAudit = null;
+  return [wanted, ...fields];
+}
+
+/** The end of the audit's address. @param {unknown} who @param {unknown} did */
+function filterOf(who, did) {
+  return did ? `/${who || "all"}/${did}` : who ? `/${who}` : "";
+}
+
+/** Writes into the address whose acts the audit shows, and which. @param {unknown} who @param {unknown} did */
+export function rememberAudit(who, did) {
+  auditFilter = filterOf(who, did);
+  if (place().page === "lead" && openTab("lead-sections") === "audit") setPlace("lead", leadSection());
+}
+
+/** As `rememberAudit`, where another section has opened the audit: Back leads to that section. @param {unknown} who @param {unknown} did */
+export function openedAudit(who, did) {
+  auditFilter = filterOf(who, did);
+  if (place().page === "lead" && openTab("lead-sections") === "audit") setPlace("lead", leadSection(), { replace: true });
 }
 
 /** Writes the sub-tab that was opened into the address. */
@@ -152,7 +204,7 @@ export function rememberSection() {
   const { page, part } = place();
   // A comparison that the address links to is shown above the sub-tab that the page opens with.
   if (page !== "lead" || (linkedComparison() !== null && opened === FIRST_SECTION)) return;
-  if (opened !== (part ?? FIRST_SECTION)) setPlace("lead", leadSection());
+  if (opened !== sectionIn(part)) setPlace("lead", leadSection());
 }
 
 /** Shows the linked comparison. */
