@@ -128,8 +128,11 @@ def follow(device: str, reward: str | None) -> int:
         follow.follow(ranks.join(device), reward)
     except KeyboardInterrupt:
         return rank_processes.STOPPED
-    except Exception:
-        log.exception("rank %d ends", rank_processes.rank())
+    except Exception as error:
+        if "Connection closed by peer" in str(error):
+            log.warning("rank %d ends, because another rank has ended", rank_processes.rank())
+        else:
+            log.exception("rank %d ends", rank_processes.rank())
         return 1
     return 0
 

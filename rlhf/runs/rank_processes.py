@@ -49,6 +49,7 @@ def train(store: Database, run_id: str, command: Sequence[str], count: int) -> i
 
     Rank 0 writes the run's row. If another rank ends early, all are killed, and the row says `failed`, and which rank ended how.
     """
+    before = runs.get(store, run_id)
     with tempfile.TemporaryDirectory(prefix="rankloop-ranks-") as scratch:
         processes = [
             subprocess.Popen(command, env=environment(i, count, Path(scratch) / "rendezvous"), stdin=subprocess.DEVNULL)
@@ -61,16 +62,19 @@ def train(store: Database, run_id: str, command: Sequence[str], count: int) -> i
             for process in processes:
                 process.kill()
                 process.wait()
-    status = processes[0].returncode
-    found = runs.get(store, run_id).status
-    if status == STOPPED and not failure and found in ACTIVE_STATUSES:
-        # It was stopped before it could write that.
-        runs.finish(store, run_id, "cancelled")
-    elif status and not failure and found in ACTIVE_STATUSES:
-        failure = in_words(0, count, status)
-    if failure and found not in ("done", "cancelled"):
+    status, found = processes[0].returncode, runs.get(store, run_id)
+    # Somebody may have resumed the run since rank 0 wrote how it ended: then the row is another attempt's.
+    own = found.pid == processes[0].pid or (found.status, found.heartbeat_at) == ("queued", before.heartbeat_at)
+    if not own or found.status in ("done", "cancelled"):
+        return status or int(bool(failure))
+    if status and not failure and found.status in ACTIVE_STATUSES:
+        failure = "" if status == STOPPED else in_words(0, count, status)
+    if failure:
         runs.finish(store, run_id, "failed", error=failure)
         log.warning("%s", failure)
+    elif status == STOPPED and found.status in ACTIVE_STATUSES:
+        # It was stopped before it could write that.
+        runs.finish(store, run_id, "cancelled")
     return status or int(bool(failure))
 
 

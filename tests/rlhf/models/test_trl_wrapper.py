@@ -6,6 +6,7 @@ import architectures
 import pytest
 import tiny
 from learning import user
+from small_ppo import ByteReward
 from transformers import Trainer, TrainingArguments
 
 from rlhf.config import PRESETS, RewardConfig
@@ -67,7 +68,7 @@ def test_two_gpus_in_sight_are_not_trained_on_as_copies(backbone, tmp_path, monk
             pairs=PAIRS,
             demonstrations=[Demonstration(user("Q"), "good")] * 4,
             prompts=[user("Q1"), user("Q2")],
-            scorer=None,
+            scorer=ByteReward(),
             scratch=tmp_path,
             on_progress=NO_PROGRESS,
             log=lambda *_: None,

@@ -22,10 +22,17 @@ def ranks_of(programs):
 
 
 @pytest.fixture
-def running(judged, jobs):
-    run_id = jobs.create(judged.config()).id
-    runs.mark_started(judged.store, run_id, os.getpid())
-    return run_id
+def run_id(judged, jobs):
+    return jobs.create(judged.config()).id
+
+
+def as_rank_0(judged, run_id, then):
+    """A program that takes the run as a worker does, and then does something with its row."""
+    return (
+        "import os; from pathlib import Path; from storage.core.database import Database; from storage.project import runs\n"
+        f"store, run_id = Database(Path({str(judged.store.path)!r})), {run_id!r}\n"
+        f"assert runs.claim(store, run_id, os.getpid())\n{then}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,30 +45,43 @@ def running(judged, jobs):
         (["raise SystemExit(1)", SLEEP], "failed", "rank 0 of 2 ended with status 1, for a reason that the run's log has"),
     ],
 )
-def test_a_rank_that_ends_early_ends_all_and_the_row_says_which_and_how(judged, running, programs, status, says):
-    found = rank_processes.train(judged.store, running, ranks_of(programs), 2)
-    row = runs.get(judged.store, running)
+def test_a_rank_that_ends_early_ends_all_and_the_row_says_which_and_how(judged, run_id, programs, status, says):
+    found = rank_processes.train(judged.store, run_id, ranks_of(programs), 2)
+    row = runs.get(judged.store, run_id)
     if status == 0:
-        assert (found, row.status) == (0, "running"), "rank 0 itself writes that it is done"
+        assert (found, row.status) == (0, "queued"), "rank 0 itself writes how it goes"
     else:
         assert found and (row.status, row.error) == (status, f"{says}; resume goes on from the last checkpoint")
     assert not psutil.Process().children(recursive=True)
 
 
-def test_what_rank_0_wrote_about_its_own_end_stays(judged, running):
-    runs.finish(judged.store, running, "failed", error="ModelError: no weights")
-    assert rank_processes.train(judged.store, running, ranks_of(["raise SystemExit(1)", SLEEP]), 2) == 1
-    assert runs.get(judged.store, running).error == "ModelError: no weights"
+def test_what_rank_0_wrote_about_its_own_end_stays(judged, run_id):
+    wrote = as_rank_0(judged, run_id, "runs.finish(store, run_id, 'failed', error='ModelError: no weights'); raise SystemExit(1)")
+    assert rank_processes.train(judged.store, run_id, ranks_of([wrote, SLEEP]), 2) == 1
+    assert runs.get(judged.store, run_id).error == "ModelError: no weights"
 
 
-def test_a_rank_that_is_asked_to_stop_stops_rank_0_in_its_own_way_and_the_run_is_cancelled(judged, running, tmp_path):
+def test_the_loss_of_a_connection_gives_way_to_its_cause_and_a_resumed_run_is_left_alone(judged, run_id, tmp_path):
+    lost = "runs.finish(store, run_id, 'failed', error='RuntimeError: Connection closed'); open({!r}, 'w').close(); "
+    for name, resumed, expected in (("a", "", ("failed", True)), ("b", "runs.requeue(store, run_id); ", ("queued", False))):
+        ready = str(tmp_path / name)
+        first = as_rank_0(judged, run_id, lost.format(ready).replace("open", f"{resumed}open") + SLEEP)
+        dies = f"import os, time\nwhile not os.path.exists({ready!r}): time.sleep(0.02)\nos.kill(os.getpid(), 9)"
+        assert rank_processes.train(judged.store, run_id, ranks_of([first, dies]), 2) != 0
+        row = runs.get(judged.store, run_id)
+        assert (row.status, (row.error or "").startswith("rank 1 of 2 ended with signal 9")) == expected
+        if name == "a":
+            runs.requeue(judged.store, run_id)
+
+
+def test_a_rank_that_is_asked_to_stop_stops_rank_0_in_its_own_way_and_the_run_is_cancelled(judged, run_id, tmp_path):
     ready = str(tmp_path / "ready")
     stops = (
         f"import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(130)); open({ready!r}, 'w').close(); time.sleep(600)"
     )
     after = f"import os, time\nwhile not os.path.exists({ready!r}): time.sleep(0.02)\nraise SystemExit(130)"
-    assert rank_processes.train(judged.store, running, ranks_of([stops, after]), 2) == 130
-    assert (runs.get(judged.store, running).status, runs.get(judged.store, running).error) == ("cancelled", None)
+    assert rank_processes.train(judged.store, run_id, ranks_of([stops, after]), 2) == 130
+    assert (runs.get(judged.store, run_id).status, runs.get(judged.store, run_id).error) == ("cancelled", None)
 
 
 def test_the_environment_is_that_of_a_launcher_and_the_users_own_threads_win(tmp_path, monkeypatch):
@@ -88,33 +108,23 @@ def rank_process(run_id, rank):
 
 
 @pytest.mark.slow
-def test_a_round_of_two_processes_is_cancelled_survives_a_killed_rank_and_ends_as_one_process_does(judged, jobs):
-    """Through the worker as people start it: cancel, resume, kill -9 of rank 1, resume; its first metrics are those of one process."""
+def test_a_round_of_two_processes_survives_a_killed_rank_and_ends_with_the_metrics_of_one_process(judged, jobs):
+    """Through the worker as people start it: kill -9 of rank 1, resume, done; the first steps' metrics are those of one process."""
     store = judged.store
     options = {"seed": 4, "ppo_batch_size": 8, "sampling_max_new_tokens": 16}
     alone = done(jobs, judged.config(ppo_steps=2, **options))
-
-    def trains_beyond(step):
-        found = until(lambda: steps(store, run_id) > step or runs.get(store, run_id).finished_at, 300)
-        assert found is True, f"{runs.get(store, run_id).error}\n{jobs.log_tail(run_id)}"
-
-    run_id = jobs.start(judged.config(launcher="accelerate", processes=2, ppo_steps=60, **options)).id
-    trains_beyond(1)
-    jobs.cancel(run_id)
-    assert ended(store, run_id).status == "cancelled"
-    until(lambda: rank_process(run_id, 0) is rank_process(run_id, 1) is None, 60)
-
-    reached = steps(store, run_id)
-    jobs.resume(run_id)
-    trains_beyond(reached)
+    run_id = jobs.start(judged.config(launcher="accelerate", processes=2, ppo_steps=20, **options)).id
+    found = until(lambda: steps(store, run_id) > 1 or runs.get(store, run_id).finished_at, 300)
+    assert found is True, f"{runs.get(store, run_id).error}\n{jobs.log_tail(run_id)}"
     os.kill(rank_process(run_id, 1).pid, signal.SIGKILL)
     failed = until(lambda: (r := runs.get(store, run_id)).error and "rank" in r.error and r, 60)
     assert (failed.status, failed.error) == ("failed", "rank 1 of 2 ended with signal 9 (SIGKILL); resume goes on from the last checkpoint")
     until(lambda: rank_process(run_id, 0) is None, 60)
+    reached = steps(store, run_id)
 
     jobs.resume(run_id)
     assert ended(store, run_id).status == "done", jobs.log_tail(run_id)
-    assert steps(store, run_id) == 60
+    assert 1 < reached < steps(store, run_id) == 20
     for name in ("reward/loss", "objective/scores", "objective/kl", "loss/policy_avg", "loss/value_avg", "policy/grad_norm"):
         first, second = metric(jobs, alone, name), metric(jobs, runs.get(store, run_id), name)
         assert second[:2] == pytest.approx(first[:2], rel=1e-3, abs=1e-4), name
