@@ -18,7 +18,7 @@ from ipaddress import ip_address
 
 from rlhf import model_files
 from rlhf.cli import accounts as account_verbs
-from rlhf.cli import deploy, exchange, loop, prompts, rounds, statistics
+from rlhf.cli import deploy, exchange, loop, prompts, rounds, runs, statistics
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
@@ -264,6 +264,7 @@ def build_parser() -> argparse.ArgumentParser:
     exchange.add(verbs)
     prompts.add(verbs)
     rounds.add(verbs)
+    runs.add(verbs)
     deploy.add(verbs)
     loop.add(verbs)
     statistics.add(verbs)

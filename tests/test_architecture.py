@@ -100,6 +100,8 @@ TESTED_ELSEWHERE = {
         [f"rlhf/deploy/clients/{name}_client.py" for name in ("gguf", "hf", "onnx", "openvino", "peft")],
         "tests/rlhf/deploy/test_clients.py",
     ),
+    # The route that sends them.
+    "feedback_ui/server/download_files.py": "tests/feedback_ui/server/test_downloads.py",
     "rlhf/cli/deploy.py": "tests/rlhf/deploy/test_export.py",
     **dict.fromkeys(["feedback_ui/demo/exports.py", "feedback_ui/demo/exports_view.py"], "tests/browser/test_demo_page.py"),
     # What ranks other than 0 do is seen from rank 0, in a round of two processes.

@@ -5,7 +5,7 @@
 /** The names of the tabs, by the id of their row, in their order on the page. */
 export const TABS = {
   pages: ["compare", "history", "lead", "leaderboard", "training", "demo", "data"],
-  "lead-sections": ["quality", "exclusions", "prompts", "comparisons", "guidelines", "settings", "accounts", "audit"],
+  "lead-sections": ["quality", "exclusions", "prompts", "comparisons", "export", "guidelines", "settings", "accounts", "audit"],
 };
 
 /** A link to one comparison, which the Lead page shows above its sub-tabs. */

@@ -1,4 +1,4 @@
-"""Messages of the import with the page's own controls in the place of the options of the command line. No Gradio."""
+"""Messages of imports and exports with the page's own controls in the place of the options of the command line. No Gradio."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import re
 from feedback_ui.shared.i18n import Translator
 
 CONTROLS = {
+    "--include-simulated": "lead.exports.option.include_simulated",
+    "--packed": "lead.exports.option.packed",
+    "--raw-cells": "lead.exports.option.raw_cells",
+    "--strict": "lead.exports.option.strict",
     "--encoding": "lead.prompts.encoding",
     "--format": "lead.prompts.format",
     "--map": "lead.prompts.map",

@@ -68,14 +68,23 @@ def _as_read(translate: Translator, item: Item) -> list[str]:
     return [asked, fragment(*answers), "; ".join(said)]
 
 
-def unrecognised(translate: Translator, error: Unrecognised) -> Markup:
-    """That the format of a file is not clear: the fields of its rows, the likely formats, and what to do."""
+def kept(translate: Translator, name: str) -> Markup:
+    """That the file of a preview is there, and until when."""
+    return fragment(translate("lead.prompts.is_kept", name=name))
+
+
+def unrecognised(translate: Translator, error: Unrecognised, *, kept: bool = False) -> Markup:
+    """That the format of a file is not clear: the fields of its rows, the likely formats, and what to do.
+
+    Args:
+        kept: whether the file is still there, so that it need not be chosen again.
+    """
     if not error.fields:
         return notice(translate("lead.prompts.no_rows", reason=_why(translate, error.reason)), "bad")
     said = [translate("lead.prompts.unclear", fields=error.fields)]
     if error.likely:
         said.append(translate("lead.prompts.likely", formats=error.likely))
-    return notice(" ".join([*said, translate("lead.prompts.choose_format")]), "bad")
+    return notice(" ".join([*said, translate("lead.prompts.choose_format_kept" if kept else "lead.prompts.choose_format")]), "bad")
 
 
 def refused(translate: Translator, error: Exception) -> Markup:

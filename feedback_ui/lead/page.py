@@ -13,6 +13,7 @@ from feedback_ui.lead.accounts import AccountsSection
 from feedback_ui.lead.audit import AuditSection
 from feedback_ui.lead.comparisons import BatchesSection
 from feedback_ui.lead.exclusions import ExclusionsSection
+from feedback_ui.lead.export import ExportSection
 from feedback_ui.lead.gold import GoldSection
 from feedback_ui.lead.guidelines import GuidelinesSection
 from feedback_ui.lead.prompt_browser import PromptBrowserSection
@@ -34,6 +35,7 @@ SECTIONS: dict[str, tuple[Callable[[SectionContext], Any], ...]] = {
     "exclusions": (ExclusionsSection,),
     "prompts": (PromptsSection, PromptBrowserSection),
     "comparisons": (BatchesSection, GoldSection),
+    "export": (ExportSection,),
     "guidelines": (GuidelinesSection,),
     "settings": (SettingsSection,),
     "accounts": (AccountsSection,),

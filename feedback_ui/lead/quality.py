@@ -18,12 +18,13 @@ from feedback_ui.shared.html import EMPTY, fragment
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label, unchanged
-from rlhf.analysis import agreement, drift
+from rlhf.analysis import agreement, drift, style, target
 from rlhf.data import reliability
 from storage.analytics.stats import judgments_by_day, stats
 from storage.content import comparisons, policies, prompts
 from storage.core.database import StoreError
 from storage.judging import gold, history, queue
+from storage.project import settings
 
 ITEMS = 20
 
@@ -31,6 +32,7 @@ ITEMS = 20
 class QualitySection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
+        self.target = html(elem_id="quality-target", elem_classes="rl-optional")
         self.counts = html(elem_id="quality-counts", elem_classes="rl-min-height")
         self.people = listing(elem_id="quality-people", elem_classes="rl-optional")
         self.simulated = gr.Checkbox(False, label=label("lead.quality.include_simulated"), container=False, elem_id="quality-simulated")
@@ -39,7 +41,7 @@ class QualitySection:
         self.reliability = listing(elem_id="quality-reliability", elem_classes="rl-optional")
         self.items = listing(elem_id="quality-items", elem_classes="rl-optional")
         self.item = ordering(elem_id="quality-item", elem_classes="rl-optional")
-        self.figures = [self.counts, self.people, self.overview, self.annotators, self.reliability, self.items]
+        self.figures = [self.target, self.counts, self.people, self.overview, self.annotators, self.reliability, self.items]
         self.shown = [*self.figures, self.item]
 
     def wire(self, tab: gr.Tab) -> None:
@@ -89,8 +91,11 @@ class QualitySection:
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         report = agreement.report(self.store, include_simulated=simulated)
         left_out = presenters.starters_left_out(translate, prompts.unused_starter_votes(self.store))
-        today = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=1)[0]
+        drifts = drift.of_store(self.store, include_simulated=simulated)
+        day = datetime.now(UTC).date()
+        today = judgments_by_day(self.store, last=day, days=1)[0]
         return {
+            self.target: quality_view.target(translate, target.of_store(self.store, day), settings.current(self.store).daily_goal),
             self.counts: quality_view.counts(
                 translate,
                 comparisons=stats(self.store)["comparisons"],
@@ -98,13 +103,13 @@ class QualitySection:
                 today=today.people + (today.simulated if simulated else 0),
                 report=report,
             ),
-            self.people: quality_view.people(
-                translate, report.annotators, drift.of_store(self.store, include_simulated=simulated), acts=visitor.may_act("lead")
+            self.people: quality_view.people(translate, report.annotators, drifts, acts=visitor.may_act("lead")),
+            self.overview: fragment(
+                quality_view.overview(translate, report, style.longer_share(self.store, include_simulated=simulated)), left_out
             ),
-            self.overview: fragment(quality_view.overview(translate, report), left_out),
             self.annotators: quality_view.annotator_table(translate, report.annotators, acts=visitor.may_act("lead")),
             self.reliability: quality_view.reliability_table(
-                translate, reliability.of_store(self.store, include_simulated=simulated, report=report)
+                translate, reliability.of_store(self.store, include_simulated=simulated, report=report), drifts
             ),
             self.items: quality_view.item_table(translate, agreement.items(self.store, ITEMS, include_simulated=simulated))
             if report.judgments

@@ -5,6 +5,7 @@ Nothing is computed here: every number comes from that module. No Gradio.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
@@ -12,19 +13,15 @@ from markupsafe import Markup
 from feedback_ui.lead.exclusions_view import rule
 from feedback_ui.lead.gold_view import ordering
 from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters
+from feedback_ui.lead.meanings import FEWEST_SHARED, HASTY_S, WIDEST_RELIABILITY, level, sentence, side
 from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, interval, muted, table, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures, prompt_kind
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
 from rlhf.analysis.drift import MIN_VOTES, Drift
+from rlhf.analysis.target import Outlook
 from rlhf.data.reliability import AnnotatorReliability
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion, Tiers
-
-HASTY_S = 3
-"""An annotator whose median active time is below this is called hasty, in seconds."""
-
-FEWEST_SHARED = 10
-"""Pairs that others judged too, at least, before an annotator is said to disagree."""
 
 
 def percent(share: float | None) -> str:
@@ -45,51 +42,62 @@ def counts(translate: Translator, *, comparisons: int, waiting: int, today: int,
     return figures({translate(f"lead.quality.{name}"): f"{number:,}" for name, number in numbers.items()})
 
 
-def overview(translate: Translator, report: Agreement) -> Markup:
-    """The metrics over all annotators, each as a dot with its interval."""
+def overview(translate: Translator, report: Agreement, longer: Share) -> Markup:
+    """The metrics over all annotators, each as a dot with its interval, and what its value means.
+
+    Args:
+        longer: the votes for the longer answer.
+    """
     if not report.judgments:
         return empty_state(translate("lead.quality.nothing"))
     left = report.left_share
     lines = [
-        _line(translate, "alpha_nominal", *_alpha(translate, report.alpha_nominal, report.units)),
-        _line(translate, "alpha_ordinal", *_alpha(translate, report.alpha_ordinal, report.units)),
-        _line(translate, "unanimous", *_share(translate, report.unanimous)),
+        _line(translate, "alpha_nominal", *_alpha(translate, report.alpha_nominal, report.units, report.unanimous.of)),
+        _line(translate, "alpha_ordinal", *_alpha(translate, report.alpha_ordinal, report.units, report.unanimous.of)),
+        _line(translate, "unanimous", *_unanimous(translate, report.unanimous)),
         _line(translate, "left_share", *_left(translate, left), marks=(0.5,)),
+        _line(translate, "longer", *_longer(translate, longer), marks=(0.5,)),
     ]
     scale = tag("div", *(tag("span", mark) for mark in ("0", "0.5", "1")), class_="rl-scale", aria_hidden="true")
     plot = tag("dl", *lines, class_="rl-dot-plot", data_testid="quality-figures")
     return fragment(plot, scale, muted(translate("lead.quality.intervals")))
 
 
-def _alpha(translate: Translator, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
+def _alpha(translate: Translator, alpha: Alpha, units: int, comparisons: int) -> tuple[Spread, str, str]:
+    """Alpha, with what it means where enough comparisons have two annotators."""
     if alpha.value is None:
         return (None, None, None), NOTHING, translate("lead.quality.no_variation" if units else "lead.quality.no_overlap")
-    note = translate("lead.quality.of_pairs", count=units) if alpha.low is not None else translate("lead.quality.too_few")
-    note = f"{note} · {translate(f'lead.quality.alpha_means.{alpha_level(alpha.value)}')}"
-    return (alpha.value, alpha.low, alpha.high), fragment(_number(alpha.value), _ends(translate, alpha.low, alpha.high)), note
+    meaning = sentence(translate, "alpha", level("alpha", alpha.value, comparisons), comparisons)
+    shown = fragment(_number(alpha.value), _ends(translate, alpha.low, alpha.high))
+    return (alpha.value, alpha.low, alpha.high), shown, f"{translate('lead.quality.of_pairs', count=units)} · {meaning}"
 
 
-def alpha_level(alpha: float) -> str:
-    """What a value of alpha allows: the bounds .667 and .8 are Krippendorff's (2004)."""
-    levels = ((0.8, "good"), (0.667, "tentative"), (0.2, "weak"))
-    return next((name for bound, name in levels if alpha >= bound), "chance")
-
-
-def _share(translate: Translator, share: Share) -> tuple[Spread, str, str]:
+def _unanimous(translate: Translator, share: Share) -> tuple[Spread, str, str]:
     if share.share is None:
         return (None, None, None), NOTHING, translate("lead.quality.no_overlap")
+    return _counted(translate, share, sentence(translate, "unanimous", level("unanimous", share.share, share.of), share.of))
+
+
+def _longer(translate: Translator, share: Share) -> tuple[Spread, str, str]:
+    if share.share is None or share.low is None or share.high is None:
+        return (None, None, None), NOTHING, translate("lead.quality.no_lengths")
+    found = side("longer", share.low, share.high, share.of)
+    by = f"{100 * abs(share.share - 0.5):.0f}"
+    return _counted(translate, share, sentence(translate, "longer", found, share.of, points=by))
+
+
+def _counted(translate: Translator, share: Share, meaning: str) -> tuple[Spread, str, str]:
     shown = fragment(percent(share.share), " ", _between(translate, percent(share.low), percent(share.high)))
     counted = translate("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
-    meaning = translate("lead.quality.unanimous_means." + ("most" if share.share >= 0.5 else "few"))
     return (share.share, share.low, share.high), shown, f"{counted} · {meaning}"
 
 
 def _left(translate: Translator, left: LeftShare) -> tuple[Spread, str, str]:
-    if left.share is None or left.p_value is None:
+    if left.share is None or left.low is None or left.high is None:
         return (None, None, None), NOTHING, translate("lead.quality.no_sides")
     shown = fragment(percent(left.share), " ", _between(translate, percent(left.low), percent(left.high)))
-    verdict = "lead.quality.side_matters" if left.p_value < 0.05 else "lead.quality.side_fair"
-    return (left.share, left.low, left.high), shown, f"{p_value(translate, left.p_value)} · {translate(verdict)}"
+    meaning = sentence(translate, "left", side("left", left.low, left.high, left.n), left.n)
+    return (left.share, left.low, left.high), shown, f"{p_value(translate, left.p_value)} · {meaning}"
 
 
 def _ends(translate: Translator, low: float | None, high: float | None) -> Markup:
@@ -115,6 +123,48 @@ def _line(translate: Translator, name: str, spread: Spread, shown: str, note: st
 
 def _small(note: str) -> Markup:
     return tag("span", note, class_="rl-muted rl-small")
+
+
+# ---- the target
+
+
+def target(translate: Translator, found: Outlook | None, daily_goal: int) -> Markup:
+    """How far the project's target is, when it is reached at the present rate, and what it needs; empty without a target."""
+    if found is None:
+        return EMPTY
+    wanted = translate("lead.target.wanted", count=found.wanted)
+    title = translate("lead.target.by", wanted=wanted, day=found.by.isoformat()) if found.by else wanted
+    done = translate("lead.target.done", count=found.done, of=f"{found.wanted:,}")
+    bar = tag("progress", class_="rl-progress", max=found.wanted, value=min(found.done, found.wanted), aria_label=done)
+    said = " ".join(filter(None, [_rate(translate, found), _needed(translate, found, daily_goal)]))
+    return tag("section", tag("p", title, class_="rl-subheading"), tag("p", bar, done), muted(said), data_testid="target")
+
+
+def _rate(translate: Translator, found: Outlook) -> str:
+    if found.is_reached:
+        return translate("lead.target.reached")
+    lately = translate("lead.target.lately", count=found.days)
+    if not found.per_day:
+        return translate("lead.target.nobody", lately=lately)
+    rate = translate("lead.target.rate", rate=f"{found.per_day:.1f}", lately=lately)
+    if found.reached is None:
+        return translate("lead.target.never", rate=rate)
+    day = found.reached.isoformat()
+    if found.by is None or found.reached == found.by:
+        return translate("lead.target.on", rate=rate, day=day)
+    late = (found.reached - found.by).days
+    return translate("lead.target." + ("late" if late > 0 else "early"), rate=rate, day=day, count=abs(late))
+
+
+def _needed(translate: Translator, found: Outlook, daily_goal: int) -> str:
+    if found.is_reached or found.by is None:
+        return ""
+    if found.needed is None:
+        return translate("lead.target.passed")
+    said = translate("lead.target.needed", needed=f"{math.ceil(found.needed):,}")
+    if found.people:
+        said += " " + translate("lead.target.each", share=f"{math.ceil(found.needed / found.people):,}", count=found.people)
+    return f"{said} {translate('lead.target.goal', goal=f'{daily_goal:,}')}" if daily_goal else said
 
 
 # ---- people first
@@ -180,11 +230,11 @@ def annotator_table(translate: Translator, rows: Sequence[AnnotatorRow], *, acts
         [
             _name(translate, row),
             f"{row.judgments:,}",
-            NOTHING if row.median_active_s is None else translate("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"),
-            _with_number(translate, row.gold.share, row.gold.of),
-            _with_number(translate, row.consistency.share, row.consistency.of),
+            _median(translate, row),
+            _meant(translate, "gold", row.gold.share, row.gold.of),
+            _meant(translate, "consistency", row.consistency.share, row.consistency.of),
             _left_cell(translate, row.left_share),
-            _with_number(translate, row.agreement, row.agreement_units),
+            _meant(translate, "agreement", row.agreement, row.agreement_units),
             f"{row.excluded:,}" if row.excluded else NOTHING,
             fragment(
                 button("judgments", row.id, translate("lead.quality.their_judgments"), row.name), " ",
@@ -196,11 +246,13 @@ def annotator_table(translate: Translator, rows: Sequence[AnnotatorRow], *, acts
     return _titled(translate("lead.quality.annotators"), table([*heads, ""], cells, caption=heads[0], numbers=range(1, 8)))
 
 
-def reliability_table(translate: Translator, rows: Sequence[AnnotatorReliability]) -> Markup:
-    """How far each annotator's votes can be relied on, from what, and what a vote would weigh in training."""
+def reliability_table(translate: Translator, rows: Sequence[AnnotatorReliability], drifts: Mapping[int, Drift]) -> Markup:
+    """How far each annotator's votes can be relied on, from what, what a vote would weigh in training, and any drift."""
     if not rows:
         return EMPTY
-    heads = [translate(f"lead.quality.column.{name}") for name in ("annotator", "reliability", "votes", "agreement", "gold", "weight")]
+    heads = [
+        translate(f"lead.quality.column.{name}") for name in ("annotator", "reliability", "votes", "agreement", "gold", "weight", "drift")
+    ]
     cells = [
         [
             _name(translate, row),
@@ -209,11 +261,12 @@ def reliability_table(translate: Translator, rows: Sequence[AnnotatorReliability
             _with_number(translate, row.agreement, row.shared),
             _with_number(translate, row.gold.share, row.gold.of),
             f"{row.weight:.2f}",
+            _drift(translate, drifts.get(row.annotator_id)),
         ]
         for row in rows
     ]
     title = translate("lead.quality.reliability")
-    shown = table(heads, cells, caption=title, numbers=range(2, 6))
+    shown = table(heads, cells, caption=title, numbers=range(2, 7))
     return _titled(title, fragment(muted(translate("lead.quality.reliability_help")), shown))
 
 
@@ -225,7 +278,41 @@ def _reliability(translate: Translator, row: AnnotatorReliability) -> str:
     if row.reliability is None:
         return fragment(NOTHING, " ", _small(translate("lead.quality.reliability_unknown")))
     shown = fragment(percent(row.reliability), " ", _between(translate, percent(row.low), percent(row.high)))
-    return fragment(shown, interval((row.reliability, row.low, row.high)))
+    cases = row.shared + row.gold.of
+    found = level("reliability", row.reliability, cases)
+    if found != "too_few" and (row.high or 0) - (row.low or 0) > WIDEST_RELIABILITY:
+        found = "wide"
+    return fragment(shown, interval((row.reliability, row.low, row.high)), _meaning(sentence(translate, "reliability", found, cases)))
+
+
+def _median(translate: Translator, row: AnnotatorRow) -> str:
+    if row.median_active_s is None:
+        return NOTHING
+    meaning = sentence(translate, "median", level("median", row.median_active_s, row.judgments), row.judgments)
+    return _with_meaning(translate("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"), meaning)
+
+
+def _meant(translate: Translator, statistic: str, share: float | None, of: int) -> str:
+    """A share with its number of cases, and what it means."""
+    if share is None:
+        return _with_meaning(NOTHING, sentence(translate, statistic, "too_few", of))
+    return _with_meaning(_with_number(translate, share, of), sentence(translate, statistic, level(statistic, share, of), of))
+
+
+def _drift(translate: Translator, drift: Drift | None) -> str:
+    if drift is None:
+        return _meaning(translate("lead.quality.drift_unknown", votes=3 * MIN_VOTES))
+    change = translate("lead.quality.points", points=_points(drift.last - drift.first))
+    meaning = sentence(translate, "drift", side("drift", drift.low, drift.high, drift.votes, middle=0), drift.votes)
+    return _with_meaning(change, meaning)
+
+
+def _with_meaning(value: str, meaning: str) -> Markup:
+    return fragment(value, _meaning(meaning))
+
+
+def _meaning(meaning: str) -> Markup:
+    return tag("span", meaning, class_="rl-muted rl-small rl-meaning")
 
 
 def _with_number(translate: Translator, share: float | None, of: int) -> str:
@@ -235,11 +322,16 @@ def _with_number(translate: Translator, share: float | None, of: int) -> str:
 def _left_cell(translate: Translator, left: LeftShare) -> str:
     if left.share is None or left.p_value is None:
         return NOTHING
-    tone = "rl-warn" if left.p_value < 0.05 else "rl-muted"
+    found = side("left", left.low or 0, left.high or 0, left.n)
+    tone = "rl-warn" if found in ("left", "right") else "rl-muted"
     return fragment(
         _with_number(translate, left.share, left.n),
         interval((left.share, left.low, left.high), (0.5,)),
-        tag("span", p_value(translate, left.p_value), class_=f"{tone} rl-small"),
+        tag(
+            "span",
+            f"{p_value(translate, left.p_value)} · {sentence(translate, 'left', found, left.n)}",
+            class_=f"{tone} rl-small rl-meaning",
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from storage.core.records import ProjectSettings
 from storage.project import settings
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "who": ("overlap", "lease_minutes", "gold_share", "repeat_share", "daily_goal"),
+    "who": ("overlap", "lease_minutes", "gold_share", "repeat_share", "daily_goal", "target_judgments", "target_date"),
     "shows": ("show_system", "strength", "four_strengths", "aspects", "aspect_scale"),
     "adds": ("rationale", "rationale_min_chars", "ideal_answers", "flags", "text_max_chars"),
     "rounds": ("base_share", "heldout_share", "deciding_share", "deciding_annotators", "deciding_error", "deciding_most"),
@@ -92,7 +92,7 @@ def _field(name: str) -> Component:
         return gr.Number(default, precision=0 if kind is int else None, step=1 if kind is int else 0.01, **common)
     if get_origin(kind) is Literal:
         return gr.Dropdown(list(get_args(kind)), value=default, filterable=False, **common)
-    return gr.Textbox(", ".join(default), max_lines=1, **common)
+    return gr.Textbox(default if kind is str else ", ".join(default), max_lines=1, **common)
 
 
 def _shown(translate: Translator, name: str, value: Any) -> Any:
@@ -110,6 +110,8 @@ def _plain(translate: Translator, name: str, value: Any) -> str:
         return translate(f"lead.settings.{name}.{value}")
     if isinstance(value, tuple):
         return ", ".join(value) or "–"
+    if isinstance(value, str):
+        return value or "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
@@ -126,4 +128,6 @@ def _value(translate: Translator, name: str, shown: Any) -> Any:
         return kind(shown)
     if kind is bool or get_origin(kind) is Literal:
         return shown
+    if kind is str:
+        return (shown or "").strip()
     return tuple(part.strip() for part in (shown or "").split(",") if part.strip())

@@ -104,6 +104,8 @@ ROUTES = (
     # Leads upload prompts to import, and may download only their own uploads.
     Route("POST", "/gradio_api/upload", act="lead", body="upload"),
     Route("GET", "/gradio_api/file=.+", read="lead"),
+    # And fetch what they had exported.
+    Route("GET", "/download/[^/]+/[^/]+", act="lead"),
     Route("POST", SIGN_OUT, body="form"),
     Route("GET", PASSWORD),
     Route("POST", PASSWORD, body="form"),

@@ -2,7 +2,7 @@
 
 Gradio copies the configuration of every component into each session, for links that restore a page's state; this app has no such
 links, and the copy takes .4 MiB and 50 ms. A session holds only values that events have changed, and no judgments or settings: a
-page whose session was dropped gets a new one with the initial values.
+page whose session was dropped gets a new one with the initial values. A `gr.State` with a `delete_callback` is told of its session's end.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class Sessions(StateHolder):
         return next((name for name in self.session_data if name not in self._open), next(iter(self.session_data)))
 
     def _drop(self, name: str) -> None:
-        self.session_data.pop(name, None)
+        if session := self.session_data.pop(name, None):
+            for state, value, _ in session.state_components:
+                state.delete_callback(value)
         queue = self.blocks._queue
         # Messages that a closed page will not fetch; they are kept while an event of the session still runs.
         if not any(event.session_hash == name for event in queue.event_ids_to_events.values()):

@@ -1,8 +1,8 @@
 """Files that leads upload: stored in a folder of the app, under names that reveal nothing about the server, and deleted early.
 
 A browser names an upload as `<32 hex digits>/<name>`. The folder, `<data folder>/uploads/<annotator id>/`, is never sent to a
-browser. An upload serves one call and is deleted after it; unused uploads are deleted when their owner uploads more, or when the
-server starts.
+browser. An upload serves one call and is deleted after it, unless the call has kept it for a later one; unused uploads are deleted
+when their owner uploads more, or when the server starts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from feedback_ui.server.auth import Auth
 from feedback_ui.server.bodies import BadBody
 from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 
 MAX_UPLOADS = 4
 """Maximum number of uploads of one account at the same time; a further one replaces the oldest."""
@@ -108,6 +109,32 @@ class Uploads:
                 folder.unlink()
             else:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep(store: Database, owner: int, path: Path) -> Path:
+    """Keeps an upload beyond the call that it came with, among the uploads of its owner. Whoever keeps it calls `drop` in the end.
+
+    Raises:
+        StoreError: there is no room for it.
+    """
+    folder = DataFolder(store.path.absolute().parent).uploads / str(owner) / secrets.token_hex(16)
+    kept = folder / path.name
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        try:
+            os.link(path, kept)
+        except OSError:
+            # Not every file system has hard links.
+            shutil.copyfile(path, kept)
+    except OSError as error:
+        drop(kept)
+        raise StoreError(f"{path.name} cannot be kept ({error.strerror or error}): import it without a preview.") from error
+    return kept
+
+
+def drop(kept: Path) -> None:
+    """Deletes an upload that was kept."""
+    shutil.rmtree(kept.parent, ignore_errors=True)
 
 
 def safe_name(filename: str) -> str:

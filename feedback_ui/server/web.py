@@ -23,6 +23,8 @@ from feedback_ui.server.auth_routes import AuthRoutes, roles_cookie
 from feedback_ui.server.bodies import MAX_UPLOAD_BYTES, BadBody
 from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.compression import PageCompression
+from feedback_ui.server.download_files import ROUTE as DOWNLOADS
+from feedback_ui.server.downloads import Downloads
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
 from feedback_ui.shared.errors import browser_message
@@ -43,7 +45,7 @@ class Web(FastAPI):
     process.
 
     Raises:
-        OSError: the folder for uploads cannot be made or emptied.
+        OSError: the folder for uploads or that for downloads cannot be made or emptied.
     """
 
     def __init__(self, pages: gr.Blocks, auth: Auth):
@@ -60,6 +62,7 @@ class Web(FastAPI):
         self.add_api_route(PASSWORD, auth_routes.show_password, methods=["GET", "HEAD"])
         self.add_api_route(PASSWORD, auth_routes.change_password, methods=["POST"])
         self.add_api_route(MODULES, send_module, methods=["GET", "HEAD"])
+        self.add_api_route(DOWNLOADS, Downloads(auth).send, methods=["GET", "HEAD"])
         options = launch_options()
         gr.mount_gradio_app(
             self,

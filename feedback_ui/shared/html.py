@@ -60,6 +60,7 @@ ATTRIBUTES = {
         "content",
         "datetime",
         "dir",
+        "download",
         "href",
         "max",
         "method",

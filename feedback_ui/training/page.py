@@ -24,6 +24,7 @@ from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, config_view, round_view, rounds_table, run_view, validation_view, verdict_view
 from feedback_ui.training.form import RoundForm, with_option_titles
+from feedback_ui.training.naming import NamePanel
 from feedback_ui.training.queue_panel import QueuePanel
 from feedback_ui.training.triggers_panel import TriggersPanel
 from rlhf.analysis import model_card, round_story, validation
@@ -64,6 +65,8 @@ class ShownState:
     points: int
     revision: tuple[int, ...] = ()
     """Changes with every act that could change the round's comparisons or decision: `rounds.revision`."""
+    newest_name: int = 0
+    """Changes with the name and note of any run: `runs.newest_name`."""
 
 
 class TrainingPage:
@@ -104,6 +107,7 @@ class TrainingPage:
         self.progress = html(elem_id="run-progress")
         self.verdict = html(elem_id="run-verdict", elem_classes="rl-optional")
         self.go_on = gr.Button(label("verdict.go_on"), elem_id="go-on-run", visible=False, scale=0, min_width=200)
+        self.naming = NamePanel(self.store, self.auth)
         self.plots: dict[str, gr.Plot] = {}
         with gr.Tabs(elem_id="run-parts", visible=False) as self.parts:
             for name, build in self._parts().items():
@@ -178,6 +182,7 @@ class TrainingPage:
         self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
         self.picker.input(self.pick, self.picker, self.followed, js=in_browser("rememberRun"), **QUIET)
+        self.naming.wire(self.picker).then(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
         started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.queue.followed, *self.followed], **QUIET)
         started.then(None, self.picker, js=in_browser("showStartedRun"))
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
@@ -419,6 +424,7 @@ class TrainingPage:
             len(runs.all_runs(self.store)),
             points,
             rounds.revision(self.store),
+            runs.newest_name(self.store),
         )
 
     def _known(self, run_id: str | None) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from feedback_ui.shared.html import EMPTY, table, tag, with_note
+from feedback_ui.shared.html import EMPTY, fragment, table, tag, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, pair_counts
 from feedback_ui.training import round_view
@@ -71,7 +71,7 @@ def _became(translate: Translator, one: FinishedRound, became: Mapping[str, Stat
 
 def _row(translate: Translator, one: FinishedRound) -> list[str]:
     return [
-        one.id,
+        fragment(tag("span", one.name, class_="rl-run-title"), tag("br"), tag("span", one.id, class_="rl-muted")) if one.name else one.id,
         METHOD_NAMES[one.method],
         _adapter(translate, one),
         with_note(

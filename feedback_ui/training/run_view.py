@@ -39,7 +39,7 @@ def asks(run: Run) -> bool:
 
 def label(translate: Translator, run: Run) -> str:
     """A run's entry in the picker."""
-    return f"{run.id} · {translate(f'run.status.{run.status}').lower()}"
+    return " · ".join(filter(None, [run.name, run.id, translate(f"run.status.{run.status}").lower()]))
 
 
 def choices(translate: Translator, runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -86,6 +86,7 @@ def progress(translate: Translator, run: Run | None, steps_done: int = 0) -> Mar
         return empty_state(translate("run.none_yet"))
     return tag(
         "section",
+        name_and_note(run),
         tag(
             "p",
             tag("strong", status(translate, run), data_testid="run-status"),
@@ -99,6 +100,13 @@ def progress(translate: Translator, run: Run | None, steps_done: int = 0) -> Mar
         class_="rl-run",
         data_status=run.status,
     )
+
+
+def name_and_note(run: Run) -> Markup:
+    """The run's name, and under it the note, line by line; empty without either."""
+    name = tag("h2", run.name, data_testid="run-name") if run.name else EMPTY
+    note = tag("p", run.note, class_="rl-run-note", dir="auto", data_testid="run-note") if run.note else EMPTY
+    return tag("div", name, note, class_="rl-run-named") if run.name or run.note else EMPTY
 
 
 def status(translate: Translator, run: Run) -> str:

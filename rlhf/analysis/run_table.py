@@ -38,6 +38,8 @@ class FinishedRound:
     """The snapshot's hash: rounds with the same hash were trained and measured on the same judgments."""
     result: RoundResult
     """Empty where it cannot be read; the run's own page shows the error."""
+    name: str = ""
+    """The name that a researcher gave the run."""
 
 
 class UnreadableRound(NamedTuple):
@@ -70,6 +72,7 @@ def finished(runs: Iterable[Run]) -> tuple[list[FinishedRound], list[UnreadableR
                 snapshot.simulated,
                 snapshot.sha256[:SHOWN_HASH],
                 results.of_run_or_empty(run),
+                run.name,
             )
         )
     return rounds, unreadable

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Int64
 from scipy import sparse
 from scipy.special import expit
 
+from rlhf.analysis import agreement
 from rlhf.analysis.bootstrap import MIN_CLUSTERS
 from storage.analytics import rankings
 from storage.core.database import Database
@@ -88,6 +89,20 @@ def of_store(store: Database, comparison_ids: Int64[np.ndarray, " c"], positions
     for comparison_id, position, text in rankings.judged_texts(store):
         styles[row_of[comparison_id], position] = of_text(text)
     return styles
+
+
+def longer_share(store: Database, *, include_simulated: bool = False) -> agreement.Share:
+    """Votes that prefer the longer of two answers of different length, of all that prefer one of such two: nothing else is taken out."""
+    with store.snapshot():
+        counted = agreement.latest_votes(rankings.read(store, kinds=agreement.kinds_of(include_simulated)))
+        lengths = np.full((len(counted.comparisons), counted.ranks.shape[1]), -1)
+        row_of = {int(comparison_id): row for row, comparison_id in enumerate(counted.comparisons)}
+        for comparison_id, position, characters in rankings.judged_lengths(store):
+            lengths[row_of[comparison_id], position] = characters
+    first, second = lengths[counted.comparison, :2].T
+    differ = (counted.sizes[counted.comparison] == 2) & (first != second) & (counted.ranks[:, 0] != counted.ranks[:, 1])
+    longer = differ & ((first > second) == (counted.ranks[:, 0] < counted.ranks[:, 1]))
+    return agreement.proportion(int(longer.sum()), int(differ.sum()))
 
 
 def difference(first: Float[np.ndarray, "m 4"], second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:

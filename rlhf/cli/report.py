@@ -33,7 +33,8 @@ def table(run: Run, metrics: Sequence[Metric], people: Mapping[str, Any] | None 
     seconds = {m.name.removeprefix(TIME): m.value for m in metrics if m.name.startswith(TIME)}
     stages = ", ".join(f"{stage} {spent / 60:.1f}" for stage, spent in seconds.items())
     rows = [
-        ("run", f"{run.id} ({run.status})"),
+        ("run", f"{titled(run.id, run.name)} ({run.status})"),
+        ("note", run.note),
         ("verdict", run_verdict.of(result, people).in_words()),
         (
             "preference pairs",
@@ -102,6 +103,11 @@ def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | No
     return rows
 
 
+def titled(run_id: str, name: str) -> str:
+    """`20261127-101200-ab12 Lower KL`, or the id alone of a run without a name."""
+    return f"{run_id} {name}".rstrip()
+
+
 def estimate(result: Estimate | None, cases: str) -> str | None:
     """`71.2% (62.0 to 79.1; 160 pairs)`."""
     if result is None:
@@ -116,7 +122,7 @@ def overview(runs: Sequence[Run]) -> str:
     return aligned(
         [
             (
-                run.id,
+                titled(run.id, run.name),
                 f"{run.status:<10} {run.created_at[:16].replace('T', ' ')}  {100 * run.progress:3.0f}%  "
                 + str(run.problem or results.of_run_or_empty(run).policy_version or run.error or run.stage or ""),
             )
@@ -134,7 +140,7 @@ def comparison(runs: Sequence[Run]) -> str:
     heads = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win rate, rule", "win rate, reward model", "KL", "min", "GiB")
     rows = [
         (
-            one.id,
+            titled(one.id, one.name),
             one.method,
             " ".join([one.adapter.kind, *(f"{name} {n}" for name, n in run_table.size(one.adapter).items())]),
             pairs.in_words(one.train, one.heldout) + (f" ({one.simulated} simulated)" if one.simulated else ""),

@@ -21,6 +21,7 @@ from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS,
 from rlhf.data import lineage
 from rlhf.runs import deciding, dry_run, results, reward_function, triggers
 from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.safe_output import one_line
 from rlhf.simulation.judges import RULES, LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError
 from rlhf.simulation.simulate import simulate as run_simulation
@@ -432,7 +433,9 @@ def follow(store: Database, jobs: Jobs, run_id: str) -> None:
 
 def failure_report(run: Run, jobs: Jobs) -> str:
     """The status, error and log of a run without a result, and the command that resumes it."""
-    lines = [f"{run.id}: {run.status}" + (f" in stage {run.stage}" if run.stage else "")]
+    lines = [f"{report.titled(run.id, run.name)}: {run.status}" + (f" in stage {run.stage}" if run.stage else "")]
+    if run.note:
+        lines.append(f"note: {one_line(run.note)}")
     if run.problem:
         lines.append(run.problem)
     if run.error:

@@ -125,10 +125,15 @@ def rate(figures: Mapping[str, Any]) -> str:
 def story(told: Story) -> str:
     """A round from its votes to its decision, one fact a line."""
     run, snapshot, result = told.run, told.snapshot, told.result
+    started = told.round.created_at[:16].replace("T", " ")
     simulated = f"; {snapshot.simulated} of them from simulated annotators" if snapshot.simulated else ""
     rows = [
         ("round", f"{told.round.id}: {STATES[told.state]}"),
-        ("run", f"{run.id} ({run.status}), started {told.round.created_at[:16].replace('T', ' ')} by {told.round.trigger}"),
+        (
+            "run",
+            f"{report.titled(run.id, run.name)} ({run.status}), started {started} by {told.round.trigger}",
+        ),
+        ("note", run.note),
         (
             "learned from",
             f"preference pairs: {pairs.in_words(snapshot.train, snapshot.heldout)}{simulated}, snapshot {snapshot.sha256}"

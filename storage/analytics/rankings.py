@@ -40,7 +40,7 @@ WHERE cc.comparison_id NOT IN {UNFINISHED} ORDER BY cc.comparison_id, cc.positio
 """
 
 JUDGED_TEXTS = f"""
-SELECT cc.comparison_id, cc.position, c.text
+SELECT cc.comparison_id, cc.position, {{column}}
 FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id
 WHERE cc.comparison_id NOT IN {UNFINISHED} AND EXISTS (SELECT 1 FROM judgments j WHERE j.comparison_id = cc.comparison_id)
 """
@@ -121,7 +121,14 @@ def policy_versions(store: Database) -> Int64[np.ndarray, "c k"]:
 
 def judged_texts(store: Database) -> Iterator[tuple[int, int, str]]:
     """Comparison id, position and text of the completions of all judged comparisons, one at a time."""
-    cursor = store.rows(JUDGED_TEXTS)
+    cursor = store.rows(JUDGED_TEXTS.format(column="c.text"))
+    cursor.row_factory = None
+    return cursor
+
+
+def judged_lengths(store: Database) -> Iterator[tuple[int, int, int]]:
+    """As `judged_texts`, with the characters of each text in its place."""
+    cursor = store.rows(JUDGED_TEXTS.format(column="length(c.text)"))
     cursor.row_factory = None
     return cursor
 

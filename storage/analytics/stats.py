@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from storage.content import prompts
 from storage.core.database import Database
@@ -54,6 +54,31 @@ def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJud
     )
     counts = {(day, kind): number for day, kind, number in rows}
     return [DayOfJudging(day, counts.get((day, "human"), 0), counts.get((day, "simulated"), 0)) for day in dates]
+
+
+class Pace(NamedTuple):
+    """The votes that people have made here, imported ones left out."""
+
+    votes: int
+    """All that count."""
+    recent: int
+    """Of those, since a day."""
+    people: int
+    """Annotators who made the recent ones."""
+    first: date | None
+    """The day of the first vote; None before there is one."""
+
+
+def pace(store: Database, *, since: date) -> Pace:
+    """How many votes there are, and how many of them were made on this day or later, in UTC."""
+    row = store.row(
+        "SELECT count(*) AS votes, coalesce(sum(created_at >= ?1), 0) AS recent,"
+        " count(DISTINCT CASE WHEN created_at >= ?1 THEN annotator_id END) AS people, min(created_at) AS first"
+        " FROM votes WHERE annotator_kind = 'human' AND import_id IS NULL",
+        [since.isoformat()],
+    )
+    assert row is not None, "a count has a row"
+    return Pace(row["votes"], row["recent"], row["people"], date.fromisoformat(row["first"][:10]) if row["first"] else None)
 
 
 _COMPLETIONS = """

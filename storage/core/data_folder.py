@@ -1,4 +1,4 @@
-"""The data folder: the paths of the database, runs, uploads and logs, and checks that a name does not lead out of it."""
+"""The data folder: the paths of the database, runs, uploads, downloads and logs, and checks that a name does not lead out of it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ class DataFolder:
     def uploads(self) -> Path:
         """Files uploaded through a page, until they are processed. Emptied when the server starts."""
         return self.root / "uploads"
+
+    @property
+    def downloads(self) -> Path:
+        """Files made for a page's visitor, until they are fetched. Emptied when the server starts."""
+        return self.root / "downloads"
 
     @property
     def runs(self) -> Path:

@@ -283,6 +283,10 @@ class ProjectSettings:
     """When a round begins by itself: a cron expression in UTC of minute, hour, day of month, month and day of week; empty begins none."""
     retrain_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Options of the rounds that begin by themselves, by their names on the command line: `preset`, and those that differ from it."""
+    target_judgments: int = 0
+    """Judgments that people should make here in all, 0 to 10,000,000; 0 sets no target. Annotators see their daily goal alone."""
+    target_date: str = ""
+    """Day by which these judgments should be made, such as 2026-12-12; empty sets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +401,10 @@ class Run:
     """The reward model's validation results of `rlhf.analysis.validation`, computed before the policy is trained."""
     problem: str = ""
     """Which part of the row cannot be read, as a sentence; the other fields are then empty and the run cannot be used."""
+    name: str = ""
+    """The name that a researcher gave it; empty without one."""
+    note: str = ""
+    """What a researcher wrote about it, in lines of plain text."""
 
 
 @dataclass(frozen=True, slots=True)

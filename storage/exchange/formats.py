@@ -71,6 +71,16 @@ class Format:
         return frozenset({*of_signs, *self.columns, *(name for name in self.ignored if "." not in name and "[" not in name)})
 
     @property
+    def suffix(self) -> str:
+        """What the name of an exported file usually ends in."""
+        sink = self.write.sink if isinstance(self.write, export.Writer) else sinks.lines
+        if self.container == "csv" or (isinstance(sink, partial) and sink.func is sinks.csv_table):
+            return ".csv"
+        if self.container == "parquet":
+            return ".parquet"
+        return ".json" if sink is sinks.json_list else ".jsonl"
+
+    @property
     def written(self) -> tuple[str, ...]:
         """What is written beside a prompt and which of two answers is better, in the words of `THINGS`."""
         return self.write.keeps if isinstance(self.write, export.Writer) else ()

@@ -24,7 +24,7 @@ class AuditEntry:
 ACTS = (
     "judged", "skipped", "corrected", "undid", "excluded", "lifted", "set gold answer", "changed settings", "published", "imported",
     "asked for", "assigned", "cancelled", "retired", "restored", "edited", "created", "roles", "password", "disabled",
-    "enabled", "started", "queued", "took out", "promoted", "rejected", "rolled back",
+    "enabled", "started", "queued", "took out", "promoted", "rejected", "rolled back", "named",
 )  # fmt: skip
 """Every act that an entry can have."""
 

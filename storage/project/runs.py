@@ -1,4 +1,4 @@
-"""Runs: the row of each training round, its metrics, and completions of fixed prompts before and after training.
+"""Runs: the row of each training round, its name and note, its metrics, and completions of fixed prompts before and after training.
 
 A run's row is written before its process starts; then the worker updates it and pages read it. `rlhf.runs.jobs` starts, stops
 and reaps the processes.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, get_args
 
@@ -21,6 +21,14 @@ from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
 LOST = "The worker stopped without an error message; its log may show the cause. Resume the run to continue from its last checkpoint."
+
+MAX_NAME_CHARS = 80
+MAX_NOTE_CHARS = 4_000
+
+_RUNS = """
+SELECT runs.*, coalesce(named.name, '') AS name, coalesce(named.note, '') AS note
+FROM runs LEFT JOIN run_names named ON named.id = (SELECT max(id) FROM run_names WHERE run_id = runs.id)
+"""
 
 _ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE_STATUSES)
 
@@ -47,7 +55,7 @@ def get(store: Database, run_id: str) -> Run:
     Raises:
         StoreError: there is none with this id.
     """
-    row = store.row("SELECT * FROM runs WHERE id = ?", [run_id])
+    row = store.row(f"{_RUNS} WHERE runs.id = ?", [run_id])
     if row is None:
         raise StoreError(f"There is no run {run_id} in {store.path}: check its name on the training page.")
     return _from_row(row)
@@ -67,13 +75,39 @@ def readable(store: Database, run_id: str) -> Run:
 
 def all_runs(store: Database) -> list[Run]:
     """Every run, newest first."""
-    return [_from_row(row) for row in store.rows("SELECT * FROM runs ORDER BY rowid DESC")]
+    return [_from_row(row) for row in store.rows(f"{_RUNS} ORDER BY runs.rowid DESC")]
 
 
 def active(store: Database) -> Run | None:
     """The running run, or else the oldest queued one; None if there is neither."""
-    row = store.row(f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, rowid LIMIT 1")
+    row = store.row(f"{_RUNS} WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, runs.rowid LIMIT 1")
     return None if row is None else _from_row(row)
+
+
+def describe(store: Database, run_id: str, *, name: str | None = None, note: str | None = None, by: int | None = None) -> Run:
+    """Gives a run a name and a note; None keeps the one that it has, an empty text takes it away. Earlier ones stay in the store.
+
+    Args:
+        by: the person who wrote them; None is the command line.
+
+    Raises:
+        StoreError: there is no such run, or a text is too long.
+    """
+    with store.atomic():
+        run = get(store, run_id)
+        name = run.name if name is None else " ".join(name.split())
+        note = run.note if note is None else note.strip()
+        for what, text, most in (("name", name, MAX_NAME_CHARS), ("note", note, MAX_NOTE_CHARS)):
+            if len(text) > most:
+                raise StoreError(f"The {what} has {len(text):,} characters: write at most {most:,}.")
+        if (name, note) != (run.name, run.note):
+            store.insert("run_names", {"run_id": run_id, "name": name, "note": note, "by_id": by, "created_at": now()})
+        return replace(run, name=name, note=note)
+
+
+def newest_name(store: Database) -> int:
+    """Changes whenever a run is given another name or note; 0 before the first."""
+    return int(store.value("SELECT coalesce(max(id), 0) FROM run_names"))
 
 
 def mark_started(store: Database, run_id: str, pid: int) -> None:
@@ -332,6 +366,7 @@ PLAIN_COLUMNS: dict[str, tuple[Callable[[Any], bool], Any]] = {
     "eta_s": (_or_none(_is_number), None),
     "pid": (_or_none(_is(int)), None),
     "error": (_or_none(_is(str)), None),
+    **{name: (_is(str), "") for name in ("name", "note")},
     "created_at": (_is_time, ""),
     **{name: (_or_none(_is_time), None) for name in ("heartbeat_at", "started_at", "finished_at")},
 }

@@ -5,8 +5,10 @@ A change adds a version.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from datetime import date
 from functools import lru_cache
 
 from storage.core import json_columns
@@ -24,6 +26,8 @@ MIN_HELDOUT, MAX_HELDOUT = 0.1, 0.2
 MIN_ERROR, MAX_ERROR = 0.001, 0.2
 MIN_DECIDING, MAX_DECIDING = 10, 5_000
 MAX_DAILY_GOAL = 1_000
+MAX_TARGET = 10_000_000
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 MAX_RETRAIN_AFTER = 1_000_000
 MAX_OPTIONS_CHARS = 10_000
@@ -37,7 +41,7 @@ NO_SYSTEM_ROLE = "the chat template has no system role"
 _INTEGER_FIELDS = (
     "overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars", "deciding_annotators", "deciding_most",
     "daily_goal",
-    "retrain_after_judgments",
+    "retrain_after_judgments", "target_judgments",
 )  # fmt: skip
 
 _SHARES = {
@@ -152,7 +156,23 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
     if not MIN_TEXT_LIMIT <= settings.text_max_chars <= MAX_TEXT_LIMIT:
         return f"the longest text must be {MIN_TEXT_LIMIT} to {MAX_TEXT_LIMIT} characters, not {settings.text_max_chars}"
-    return _problem_of_triggers(settings)
+    return _problem_of_target(settings) or _problem_of_triggers(settings)
+
+
+def _problem_of_target(settings: ProjectSettings) -> str | None:
+    day = settings.target_date
+    if not 0 <= settings.target_judgments <= MAX_TARGET:
+        return f"the target must be 0 to {MAX_TARGET} judgments, not {settings.target_judgments}"
+    if not isinstance(day, str) or (day and not _is_day(day)):
+        return f"the day of the target must be written as 2026-12-12, not {day!r}"
+    return "the day of the target needs a number of judgments" if day and not settings.target_judgments else None
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return DAY.fullmatch(text) is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _problem_of_triggers(settings: ProjectSettings) -> str | None:

@@ -54,6 +54,18 @@ def test_people_come_first_with_their_judgments_and_what_an_exclusion_would_chan
     assert crowd.store.value("SELECT sum(counts) FROM judgments") == 24
 
 
+@pytest.mark.parametrize("language", ["en-US", "ko-KR"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_sentence_makes_the_page_wider(crowd, browser, width, language):
+    context = browser.new_context(viewport={"width": width, "height": 900}, locale=language)
+    page = context.new_page()
+    page.goto(f"{crowd.url}/#lead/quality")
+    expect(page.locator("#quality-items tbody tr").first).to_be_visible(timeout=60_000)
+    expect(page.locator("#quality-annotators .rl-meaning").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
 def test_what_is_typed_while_the_guidelines_load_stays(crowd, page):
     guidelines.publish(crowd.store, "The published ones.", None)
     lead = Lead(page, crowd.url)

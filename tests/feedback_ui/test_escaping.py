@@ -31,6 +31,7 @@ from feedback_ui.lead import (
     audit_view,
     batches_view,
     exclusions_view,
+    export_view,
     gold_view,
     guidelines_view,
     imports_view,
@@ -39,18 +40,21 @@ from feedback_ui.lead import (
     quality_view,
     section,
 )
+from feedback_ui.lead.running_exports import RunningExport as ExportOfJudgments
+from feedback_ui.lead.running_exports import Wanted
 from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import config_view, queue_view, round_view, rounds_table, run_view, triggers_view, validation_view, verdict_view
-from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
+from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement, Share
 from rlhf.analysis.drift import Drift
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.round_story import Made, Story
 from rlhf.analysis.sequential_test import assess
 from rlhf.analysis.style import StyleEffect
+from rlhf.analysis.target import Outlook as TargetOutlook
 from rlhf.analysis.validation import Validation
 from rlhf.analysis.version_card import Limit, Outcome, VersionCard
 from rlhf.config import RoundConfig
@@ -84,6 +88,7 @@ from storage.core.records import (
     Sampling,
 )
 from storage.exchange.detect import Recognised, Unrecognised
+from storage.exchange.export import Exported
 from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
 from storage.exchange.rows import NewComparison, NewLabel, Vote
@@ -94,6 +99,7 @@ from storage.people.audit import AuditEntry
 NOW = "2026-11-02T10:00:00.000+00:00"
 MODULES = (
     presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
+    export_view,
     prompts_view, quality_view, section, leaderboard_view, run_view, round_view, rounds_table, validation_view, verdict_view,
     config_view, queue_view, triggers_view, visitor,
     demo_view, exports_view, gallery_view, versions_view,
@@ -162,7 +168,7 @@ def a_run(text, **changes):
     values = {
         "id": text, "status": "failed", "config": config, "seed": 0, "versions": {}, "snapshot": snapshot, "stage": "ppo", "progress": 0.5,
         "eta_s": None, "cancel_requested": False, "pid": 1, "heartbeat_at": None, "created_at": NOW, "started_at": NOW, "finished_at": NOW,
-        "error": text, "result": result, "validation": validation,
+        "error": text, "result": result, "validation": validation, "name": text, "note": text,
     }  # fmt: skip
     return Run(**values | changes)
 
@@ -219,6 +225,15 @@ def a_board(text, versions):
     return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions, style)
 
 
+def exports_of_judgments(text):
+    """One that is under way, one that is there, one that is gone, and one that was refused."""
+    there = Path(__file__)
+    yield ExportOfJudgments(Wanted("trl"), Path(text.replace("/", "") + ".jsonl"), done=1, total=3)
+    yield ExportOfJudgments(Wanted("trl"), there, is_over=True, exported=Exported(3, 4, 1, {text: 1}))
+    yield ExportOfJudgments(Wanted("native"), there / "gone", is_over=True, exported=Exported(3))
+    yield ExportOfJudgments(Wanted("trl"), there, is_over=True, error=StoreError(f"A: {text}"))
+
+
 STATS = {
     "prompts": 1, "prompts_in_use": 1, "completions": 1, "comparisons": 1, "judgments": {"human": 1, "simulated": 1}, "policy_versions": 1,
     "queue_depth": 1,
@@ -256,6 +271,7 @@ CASES = {
         ],
         {t: 3},
     ),
+    "imports_view.kept": lambda t, w: imports_view.kept(w, t),
     "imports_view.unrecognised": lambda t, w: imports_view.unrecognised(w, Unrecognised(t, fields=t, likely=t)),
     "prompts_view.starters_now": lambda t, w: html.fragment(*(prompts_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
     "prompts_view.prompts_listed": lambda t, w: prompts_view.prompts_listed(
@@ -295,7 +311,8 @@ CASES = {
         w, [AuditEntry(NOW, t, "created", "account", "1", t), AuditEntry(NOW, None, "excluded", "exclusion", t, t)], {1: t}
     ),
     "quality_view.counts": lambda t, w: quality_view.counts(w, comparisons=1, waiting=1, today=1, report=filled(Agreement, t)),
-    "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t)),
+    "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t), filled(Share, t)),
+    "quality_view.target": lambda t, w: quality_view.target(w, TargetOutlook(600, None, 4, 7, 1.5, 2, date(2026, 12, 12), 2.5), 3),
     "quality_view.people": lambda t, w: quality_view.people(
         w, [replace(filled(AnnotatorRow, t), agreement_units=30)], {1: Drift(0.9, 0.4, 12, -0.7, -0.1)}, acts=True
     ),
@@ -303,7 +320,8 @@ CASES = {
         w, [filled(AnnotatorRow, t), replace(filled(AnnotatorRow, t), kind="simulated")], acts=True
     ),
     "quality_view.reliability_table": lambda t, w: quality_view.reliability_table(
-        w, [filled(AnnotatorReliability, t), replace(filled(AnnotatorReliability, t), kind="simulated", reliability=None)]
+        w, [filled(AnnotatorReliability, t), replace(filled(AnnotatorReliability, t), kind="simulated", reliability=None)],
+        {1: Drift(0.9, 0.4, 12, -0.7, -0.1)},
     ),
     "quality_view.item_table": lambda t, w: quality_view.item_table(w, [filled(ComparisonAgreement, t)]),
     "quality_view.item": (
@@ -316,6 +334,7 @@ CASES = {
         w, [filled(Annotator, t), replace(filled(Annotator, t), id=2, shows_name=False)], 1
     ),
     "run_view.progress": lambda t, w: run_view.progress(w, a_run(t)),
+    "run_view.name_and_note": lambda t, w: run_view.name_and_note(a_run(t)),
     "run_view.steps": lambda t, w: run_view.steps(w, a_run(t)),
     "run_view.bar": lambda t, w: run_view.bar(w, a_run(t)),
     "run_view.unreadable": lambda t, w: run_view.unreadable(w, t),
@@ -356,6 +375,9 @@ CASES = {
         lambda t, w: gallery_view.gallery(w, [GallerySample(filled(RunSample, t), filled(SampleChange, t))], shaded=True), MARKDOWN,
     ),
     "gallery_view.legend": lambda t, w: gallery_view.legend(w),
+    "export_view.holds": lambda t, w: html.fragment(*(export_view.holds(w, format) for format in ("trl", "native"))),
+    "export_view.status": lambda t, w: html.fragment(*(export_view.status(w, running) for running in exports_of_judgments(t))),
+    "export_view.summary": lambda t, w: export_view.summary(w, Exported(3, 4, 1, {t: 1}, {t: 2}, {t: 3})),
     "exports_view.status": lambda t, w: exports_view.status(w, RunningExport(t, t, 1.0, t, 1, t)),
     "versions_view.none_yet": lambda t, w: versions_view.none_yet(w),
     "versions_view.card": lambda t, w: versions_view.card(w, a_card(t)),
@@ -369,7 +391,7 @@ CASES = {
 }  # fmt: skip
 
 SHORTENED = {
-    "exports_view.status", "versions_view.card", "versions_view.lineage",
+    "exports_view.status", "export_view.status", "versions_view.card", "versions_view.lineage",
     "presenters.server_down", "section.refusal", "run_view.readable", "run_view.progress", "run_view.error", "rounds_table.section",
     "round_view.section", "queue_view.section", "triggers_view.section", "imports_view.preview", "imports_view.refused",
 }  # fmt: skip

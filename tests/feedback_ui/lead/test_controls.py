@@ -1,4 +1,4 @@
-"""No message of an import that a page shows names an option of the command line."""
+"""No message of an import or export that a page shows names an option of the command line."""
 
 import ast
 import re
@@ -10,11 +10,11 @@ from lead_page import EN
 from feedback_ui.lead.controls import by_controls
 
 EXCHANGE = Path(__file__).parents[3] / "storage" / "exchange"
-COMMAND_LINE_ONLY = {"native.py", "backup.py", "export.py"}
+COMMAND_LINE_ONLY = {"native.py", "backup.py"}
 """Modules of verbs that no page has."""
 
 STRICT = re.compile(r"\(--strict\)")
-"""Pages never ask for it."""
+"""Imports of the page never ask for it."""
 
 
 def texts(path):

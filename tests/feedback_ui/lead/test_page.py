@@ -12,7 +12,7 @@ from storage.core.records import Sampling
 
 READING = {
     "enter", "open", "load", "include", "open_item", "view", "follow", "show_newer", "show_older", "search", "show_preview",
-    "choose_prompts", "foresee", "refresh", "press", "close", "filter", "from_person",
+    "choose_prompts", "choose_format", "foresee", "refresh", "press", "close", "filter", "from_person",
 }  # fmt: skip
 """Handlers that only show something; a researcher may have them too. All others change something, or begin to."""
 

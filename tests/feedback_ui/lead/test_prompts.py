@@ -4,11 +4,14 @@ import json
 import threading
 import time
 
-from lead_page import EN, HERE, pressed
+import pytest
+from lead_page import EN, HERE, pressed, sign_in
 
 from feedback_ui.lead import imports_view
+from feedback_ui.server.auth import AccessRefused
 from storage.content import policies, prompts, refusals
-from storage.exchange import import_records, maps  # fmt: skip
+from storage.exchange import import_records, maps
+from storage.people import accounts
 
 
 def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part, tmp_path):
@@ -106,6 +109,75 @@ def test_a_preview_shows_the_contents_of_a_file_and_imports_nothing(store, part,
     assert "Q&lt;b&gt;" in shown and "A: yes" in shown and "A &gt; B" in shown
 
 
+def kept_files(store):
+    return [path for path in (store.path.parent / "uploads").rglob("*") if path.is_file()]
+
+
+def test_what_was_previewed_is_imported_without_being_chosen_again(store, part, people, tmp_path):
+    section = part.prompts
+    file = tmp_path / "our kites.jsonl"
+    file.write_text('{"q": "Why do kites fly?", "good": "Wind.", "bad": "Luck."}\n', encoding="utf-8")
+    shown = section.import_file(str(file), "recognised", "", "", True, HERE)
+    # The browser's own upload is gone after the call.
+    file.unlink()
+    assert "press “Preview again”" in shown[section.message] and not shown[section.import_button].interactive
+    assert shown[section.deciding].visible and "our kites.jsonl is kept until" in shown[section.kept_name]
+    shown = section.look_again(shown[section.kept], "recognised", " prompt=q,chosen=good,rejected=bad ", "", HERE)
+    assert "1 comparison, 1 judgment" in shown[section.message] and shown[section.import_button].interactive
+    assert store.value("SELECT count(*) FROM imports") == 0 and len(kept_files(store)) == 1
+    # As it was previewed, whatever the form says meanwhile.
+    shown = section.import_kept(kept := shown[section.kept], HERE)
+    assert "Read with the given field map. 1 prompt added." in shown[section.message] and "our kites.jsonl" in shown[section.imports]
+    assert shown[section.kept] is None and not shown[section.deciding].visible and kept_files(store) == []
+    assert import_records.all_imports(store)[0].by_id == people.local.id
+    for again in (lambda: section.import_kept(kept, HERE), lambda: section.look_again(kept, "recognised", "", "", HERE)):
+        assert "choose it again" in again()[section.message]
+    assert "choose it again" in section.import_kept(None, HERE)[section.message]
+
+
+def test_a_preview_that_is_cancelled_or_fails_leaves_no_file(store, part, tmp_path):
+    section = part.prompts
+    file = tmp_path / "kites.jsonl"
+    file.write_text('{"prompt": "Why do kites fly?"}\n', encoding="utf-8")
+    shown = section.import_file(str(file), "recognised", "", "", True, HERE)
+    shown = section.forget(shown[section.kept], HERE)
+    assert shown == {section.message: "", section.kept: None, section.deciding: shown[section.deciding]}
+    assert not shown[section.deciding].visible and kept_files(store) == [] and section.forget(None, HERE)[section.kept] is None
+    # What cannot be imported is not kept either.
+    section.import_file(str(file), "recognised", "", "", False, HERE)
+    shown = section.import_file(str(file), "recognised", "", "", True, HERE)
+    assert len(kept_files(store)) == 1
+    assert "imported before" in section.import_kept(shown[section.kept], HERE)[section.message] and kept_files(store) == []
+
+
+def test_only_leads_decide_about_a_preview(store, part, auth, tmp_path):
+    section = part.prompts
+    lead, researcher = sign_in(store, auth, "Lea", "lead"), sign_in(store, auth, "Rae", "researcher")
+    file = tmp_path / "kites.jsonl"
+    file.write_text('{"prompt": "Why do kites fly?"}\n', encoding="utf-8")
+    kept = section.import_file(str(file), "recognised", "", "", True, lead)[section.kept]
+    for refused in (
+        lambda: section.import_kept(kept, researcher),
+        lambda: section.look_again(kept, "recognised", "", "", researcher),
+        lambda: section.forget(kept, researcher),
+    ):
+        with pytest.raises(AccessRefused):
+            refused()
+    assert kept_files(store) == [kept.path] and kept.path.parts[-3] == str(accounts.named(store, "Lea").annotator.id)
+
+
+def test_a_file_that_cannot_be_kept_is_named(store, part, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.link", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    file = tmp_path / "kites.jsonl"
+    file.write_text("{}", encoding="utf-8")
+    shown = part.prompts.import_file(str(file), "recognised", "", "", True, HERE)
+    assert "kites.jsonl cannot be kept (No space left on device): import it without a preview." in shown[part.prompts.message]
+
+
 def test_typed_prompts_are_one_a_line_and_an_import_can_be_undone(store, part, people):
     section = part.prompts
     shown = section.add_lines("One?\n\n  Two?  \nOne?", "chat", "train", HERE)
@@ -160,6 +232,10 @@ def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
 def test_the_page_begins_to_follow_before_what_it_follows(app, part):
     """The browser calls the handlers of one event one after the other, and the import's returns only when it is done."""
     section = part.prompts
-    for component, event, act in ((section.file, "upload", "import_file"), (section.imports, "click", "undo")):
+    for component, event, acts in (
+        (section.file, "upload", ["forget", "watch", "import_file"]),
+        (section.import_button, "click", ["watch", "import_kept"]),
+        (section.imports, "click", ["watch", "undo"]),
+    ):
         called = [fn.fn.__name__ for fn in app.fns.values() if (component._id, event) in fn.targets]
-        assert called == ["watch", act]
+        assert called == acts

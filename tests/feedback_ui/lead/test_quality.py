@@ -66,3 +66,11 @@ def test_simulated_annotators_come_in_only_when_asked_for(store, part, waiting):
     judgments.add_simulated(store, waiting[0].id, rule.id, tiers=tuple((c.id,) for c in waiting[0].completions))
     assert "robot" not in part.quality.open(HERE)[part.quality.annotators]
     assert "robot" in part.quality.include(True, HERE)[part.quality.annotators]
+
+
+def test_the_target_stands_above_everything_and_counts_what_people_did_here(store, part, people, judge, waiting):
+    assert part.quality.open(HERE)[part.quality.target] == ""
+    settings.change(store, settings.ProjectSettings(target_judgments=3, daily_goal=2), None)
+    judge(people.ann)
+    shown = part.quality.open(HERE)[part.quality.target]
+    assert "3 judgments" in shown and "1 of 3 is there" in shown and "At 1.0 a day (1 day so far) it is reached on" in shown

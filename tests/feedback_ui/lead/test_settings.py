@@ -49,3 +49,12 @@ def test_every_setting_is_in_the_form_with_its_docstring_as_help(part):
         if name in ELSEWHERE:
             continue
         assert part.settings.fields[name].info.key == f"lead.settings.{name}.help"
+
+
+def test_a_target_has_a_day(store, part):
+    section = part.settings
+    assert "Saved" in section.change(filled(section, target_judgments=600, target_date=" 2026-12-12 "), HERE)
+    assert (settings.current(store).target_judgments, settings.current(store).target_date) == (600, "2026-12-12")
+    assert section.open(HERE)[section.fields["target_date"]] == "2026-12-12"
+    assert "written as 2026-12-12, not &#39;soon&#39;" in section.change(filled(section, target_date="soon"), HERE)
+    assert "Saved" in section.change(filled(section, target_date=None), HERE) and settings.current(store).target_date == ""

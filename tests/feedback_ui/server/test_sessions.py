@@ -108,3 +108,34 @@ def test_what_events_have_changed_is_kept_in_the_session_alone(site):
     changed = type(block)()
     session[number] = changed
     assert session[number] is changed and site.pages.blocks[number] is block
+
+
+def test_a_preview_s_file_goes_with_its_session(site):
+    """It is kept for the page that asked for it, and nobody else's call reaches it."""
+    row = b'{"prompt": "Why do kites fly?", "kind": "kites"}\n'
+
+    def look(session):
+        uploaded = site.upload("lead", row, f"{session}.jsonl").json()[0]
+        claim = {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
+        assert site.predict("lead", "import_file", [claim, "recognised", "", "", True], session_hash=session).status_code == 200
+
+    look("first")
+    (kept,) = site.uploads()
+    assert kept.name == "first.jsonl"
+    # Another page of the same lead, and another lead's page of the same name, have nothing to import.
+    for who, session in (("lead", "second"), ("other lead", "first")):
+        reply = site.predict(who, "import_kept", [None], session_hash=session)
+        assert "choose it again" in reply.text
+    # What a browser says that it keeps counts for nothing.
+    claimed = {"path": str(site.folder / "rankloop.db")}
+    assert site.predict("lead", "import_kept", [claimed], session_hash="third").status_code == 400
+    assert "choose it again" in site.predict("lead", "import_kept", [[str(kept)]], session_hash="third").text
+    with site.clients["lead"].stream("GET", "/gradio_api/heartbeat/first") as beats:
+        assert next(beats.iter_lines()) == "data: ALIVE"
+    until(lambda: not site.uploads())
+    assert "choose it again" in site.predict("lead", "import_kept", [None], session_hash="first").text
+    # And with a session that makes room for others.
+    look("again")
+    for n in range(CAPACITY + 5):
+        site.web.sessions[f"room{n}"]
+    assert not site.uploads()

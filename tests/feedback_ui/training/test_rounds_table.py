@@ -1,5 +1,7 @@
 """Finished rounds as the Training page shows them, in both languages."""
 
+from dataclasses import replace
+
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import rounds_table, run_view
 from rlhf.config import AdapterConfig, RoundConfig
@@ -35,6 +37,11 @@ def a_round(run_id="r1", config=None, *, status="done", created="2026-11-02T10:0
 def cells(html):
     body = html.split("<tbody>")[1].split("</tbody>")[0]
     return [[cell.split("</div>")[0] for cell in row.split("<div>")[1:]] for row in body.split("<tr>")[1:]]
+
+
+def test_a_name_stands_above_the_run_s_id():
+    (row,) = cells(rounds_table.section(EN, [replace(a_round(), name="Lower <KL>")]))
+    assert row[0] == '<span class="rl-run-title">Lower &lt;KL&gt;</span><br><span class="rl-muted">r1</span>'
 
 
 def test_nothing_is_shown_before_a_round_has_finished():

@@ -20,6 +20,14 @@ def a_run(**changes):
     return Run(**values | changes)
 
 
+def test_a_run_is_listed_and_shown_by_its_name_and_note():
+    named = a_run(name="Lower KL", note="One.\nTwo.")
+    assert run_view.label(EN, named) == "Lower KL · r1 · running" and run_view.label(EN, a_run()) == "r1 · running"
+    html = run_view.progress(EN, named)
+    assert '<h2 data-testid="run-name">Lower KL</h2>' in html and "One.\nTwo.</p>" in html
+    assert "rl-run-named" not in run_view.progress(EN, a_run())
+
+
 def test_korean_shows_the_same_figures():
     run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
     html = run_view.progress(KO, run) + run_view.result(KO, run)

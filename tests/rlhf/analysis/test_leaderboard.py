@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rlhf.analysis import leaderboard as module
 from rlhf.analysis.leaderboard import chance, is_finite, leaderboard, smooth, strengths
+from rlhf.analysis.style import longer_share
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.database import Database, now
 from storage.core.records import Sampling
@@ -381,3 +382,18 @@ def test_groups_and_a_version_that_won_everything_with_style_taken_out(arena):
     assert p.value + q.value == pytest.approx(2000) and p.value - q.value == pytest.approx(400 * math.log10(2), abs=0.1)
     assert p.high - p.value == pytest.approx(q.value - q.low)
     assert all(math.isfinite(s.score.value) for s in controlled.standings)
+
+
+def test_the_share_of_votes_for_the_longer_answer(arena):
+    assert longer_share(arena.store).share is None
+    arena.meet("x y", 3, lengths=(9, 2))
+    arena.meet("y x", lengths=(9, 2))
+    # A tie, two answers of one length, and three answers say nothing of it.
+    arena.meet("xy", lengths=(9, 2))
+    arena.meet("x y")
+    arena.meet("x y z", lengths=(9,))
+    arena.meet("y x", 2, who="rule", lengths=(9, 2))
+    found = longer_share(arena.store)
+    assert (found.count, found.of, found.share) == (3, 4, 0.75)
+    found = longer_share(arena.store, include_simulated=True)
+    assert (found.count, found.of) == (3, 6)

@@ -28,7 +28,7 @@ PASSWORD = "correct horse"
 VERBS = {
     "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "loop", "runs", "stats", "agreement",
     "leaderboard", "deploy", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue",
-    "round trigger",
+    "round trigger", "run name",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 
@@ -52,6 +52,7 @@ def hostile(store):
     for run_id, status in (("r1", "failed"), ("r2", "done")):
         runs.create(store, run_id, config={"model": EVIL, "method": EVIL}, seed=1, versions={"torch": EVIL})
         rounds.create(store, run_id, trigger="hand", judges="people", baseline=policies.ensure_base(store, "m", name=f"base{EVIL}"))
+        runs.describe(store, run_id, name=f"name{EVIL}\nroot", note=f"note{EVIL}\nroot")
         runs.mark_started(store, run_id, 1)
         runs.set_stage(store, run_id, f"stage{EVIL}", 0.5, None)
         runs.finish(store, run_id, status, error=f"Error: {EVIL}\nroot", result={"policy_version": f"v{EVIL}\nroot", "rule": EVIL})
@@ -112,7 +113,7 @@ def test_every_verb_is_here():
         ["round", "promote", "2", "--reason", EVIL], ["round", "reject", "1", "--reason", EVIL],
         ["round", "rollback", "--reason", EVIL, "--to", EVIL, "--model", "m"], ["round", "unqueue", "1"], ["round", "unqueue", "9"],
         ["round", "trigger"], ["round", "trigger", "--schedule", EVIL], ["round", "trigger", "--model", EVIL, "--after-judgments", "5"],
-        ["round", "trigger", "--dry-run"],
+        ["round", "trigger", "--dry-run"], ["run", "name", "r1", "--name", EVIL, "--note", EVIL], ["run", "name", EVIL, "--note", "x"],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip

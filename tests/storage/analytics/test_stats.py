@@ -1,6 +1,7 @@
-from datetime import date
+from datetime import date, timedelta
 
-from storage.analytics.stats import DayOfJudging, judgments_by_day, stats
+from storage.analytics.stats import DayOfJudging, Pace, judgments_by_day, pace, stats
+from storage.exchange import imports
 from storage.judging import judgments
 from storage.project import runs
 
@@ -61,3 +62,19 @@ def test_judgments_are_counted_by_day_and_kind(world):
     assert [(day.people, day.simulated) for day in days[:-1]] == [(0, 0), (0, 0)]
     assert [day.date for day in judgments_by_day(world.store, last=date(2026, 3, 1), days=3)] == ["2026-02-27", "2026-02-28", "2026-03-01"]
     assert judgments_by_day(world.store, last=date(2026, 3, 1), days=1) == [DayOfJudging("2026-03-01", 0, 0)]
+
+
+def test_the_pace_counts_what_people_voted_here(world):
+    assert pace(world.store, since=date(2026, 1, 1)) == Pace(0, 0, 0, None)
+    one, *_ = world.comparisons(5)
+    world.rank(world.ann)
+    world.rank(world.ann)
+    world.skip(world.ann)
+    world.rank(world.bob)
+    world.rule_ranks(one)
+    today = date.fromisoformat(world.store.value("SELECT max(created_at) FROM judgments")[:10])
+    assert pace(world.store, since=today) == Pace(3, 3, 2, today)
+    assert pace(world.store, since=today + timedelta(days=1)) == Pace(3, 0, 0, today)
+    rows = [{"prompt": "Q", "chosen": "a", "rejected": "b"}]
+    imports.import_rows(world.store, rows, "trl")
+    assert pace(world.store, since=today).votes == 3 < world.store.value("SELECT count(*) FROM votes WHERE annotator_kind = 'human'")

@@ -41,6 +41,7 @@ MAY_CHANGE = {
     "prompt_edits": "",
     "rounds": "guards",
     "decisions": "",
+    "run_names": "",
     "queued_rounds": "state run_id reason ended_by_id ended_at worker_at",
 }
 """Tables that record an act, with the columns that may change: where a thing stands now, which other rows tell again."""
@@ -88,6 +89,7 @@ def full(world):
     rounds.create(store, "round-1", trigger="hand", judges="people", baseline=world.policy)
     rounds.decide(store, tuned, "promoted", decided_by="comparisons", reason="It wins.")
     queued_rounds.add(store, {"method": "ppo"}, trigger="schedule")
+    runs.describe(store, "round-1", name="First", by=world.bob.id)
     for table, values in {
         "imports": {"format": "csv", "source": "a.csv", "report": "{}"},
         "accounts": {"annotator_id": world.bob.id, "password_hash": "$argon2id$", "roles": '["lead"]'},

@@ -292,6 +292,7 @@ LATER_FILLS = {
         put(db, "batch_assignments", "batch_id annotator_ids by_id created_at", (1, "[1]", ANN, at(80))),
         put(db, "prompt_edits", "prompt_id from_id by_id created_at", (2, 1, ANN, at(81))),
     ),
+    "m024_run_names": lambda db: put(db, "run_names", "run_id name note by_id created_at", ("round-1", "Baseline", "Slow.", ANN, at(82))),
 }
 """Of tables that came after those whose views are compared below."""
 
@@ -1102,4 +1103,32 @@ def test_m021_s_views_show_what_they_showed_and_edits_and_assignments_besides(be
     assert before.conn.execute("SELECT * FROM audit WHERE at >= ? ORDER BY at", [at(80)]).fetchall() == [
         (at(80), ANN, "assigned", "batch", "1", "[1]"),
         (at(81), ANN, "edited", "prompt", "2", "1"),
+    ]
+
+
+def test_m024_adds_the_names_of_runs(step):
+    done = step("m024_run_names")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {f"run_names.{column}" for column in words("id run_id name note by_id created_at")}
+    assert done.added("keys") == {"run_names.run_id -> runs.id", "run_names.by_id -> annotators.id"}
+    assert (done.added("indexes"), done.added("views")) == ({"run_names_run"}, set())
+    assert done.added("triggers") == words("run_names_are_not_changed run_names_are_not_deleted")
+    assert done.new["rows"]["run_names"] == []
+
+
+def test_m024_s_views_show_what_they_showed_and_names_besides(before):
+    for name, fill in (FILLS | {name: LATER_FILLS[name] for name in ("m019_rounds", "m020_queued_rounds", "m021_batch_choices")}).items():
+        migrate(before, up_to=name)
+        fill(before)
+    migrate(before, up_to="m023_at_chance_of_old_runs")
+    views = ("active_judgments", "votes", "acts", "judging_acts", "audit")
+    old = {view: before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() for view in views}
+    migrate(before, up_to="m024_run_names")
+    for view, rows in old.items():
+        assert rows
+        assert before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view
+    LATER_FILLS["m024_run_names"](before)
+    assert before.conn.execute("SELECT * FROM audit WHERE act = 'named'").fetchall() == [
+        (at(82), ANN, "named", "run", "round-1", "Baseline")
     ]

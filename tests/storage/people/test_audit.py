@@ -172,6 +172,16 @@ def test_a_round_in_the_queue_is_an_act_of_who_asked_and_of_who_took_it_out(worl
     ]
 
 
+def test_who_named_a_run_is_told_with_the_name(world):
+    runs.create(world.store, "r1", config={}, seed=0, versions={})
+    runs.describe(world.store, "r1", name="Baseline", by=world.ann.id)
+    runs.describe(world.store, "r1", note="Its KL is too high.", by=world.bob.id)
+    assert [act for act in acts_of(world.store) if act[1] == "named"] == [
+        ("Ann", "named", "run", "r1", "Baseline"),
+        ("Bob", "named", "run", "r1", "Baseline"),
+    ]
+
+
 def test_acts_of_the_program_have_no_name(world):
     add_acts(world.store, 1)
     add_acts(world.store, 2, by=world.rule.id)
@@ -223,7 +233,7 @@ ACTS_OF = {
     "judging_acts": ("judged", "skipped", "corrected", "undid"),
     "acts": (
         "excluded", "lifted", "set gold answer", "changed settings", "published", "imported", "asked for", "assigned", "cancelled",
-        "edited", "started", "queued", "took out",
+        "edited", "started", "queued", "took out", "named",
     ),
     "prompt_events": ("retired", "restored"),
     "account_events": ("created", "roles", "password", "disabled", "enabled"),

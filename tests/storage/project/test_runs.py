@@ -77,6 +77,42 @@ def test_heartbeats_are_stored(store, run, act):
     assert runs.get(store, run).heartbeat_at > "2021"
 
 
+def test_a_run_is_named_and_each_change_is_a_row(world):
+    store = world.store
+    runs.create(store, "r1", config={}, seed=7, versions={})
+    runs.create(store, "r2", config={}, seed=7, versions={})
+    named = runs.describe(store, "r1", name="  Lower\n KL ", note=" Half the coefficient.\nOne epoch. ", by=world.ann.id)
+    assert (named.name, named.note) == ("Lower KL", "Half the coefficient.\nOne epoch.")
+    assert runs.get(store, "r1") == named and [run.name for run in runs.all_runs(store)] == ["", "Lower KL"]
+    revision = runs.newest_name(store)
+    assert runs.describe(store, "r1", name="Lower KL") == named and runs.newest_name(store) == revision, "nothing changed: no row"
+    runs.describe(store, "r1", note="")
+    runs.describe(store, "r1", name="Lowest KL", by=world.bob.id)
+    assert (runs.active(store).name, runs.active(store).note) == ("Lowest KL", "")
+    rows = store.rows("SELECT run_id, name, note, by_id FROM run_names ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("r1", "Lower KL", "Half the coefficient.\nOne epoch.", world.ann.id),
+        ("r1", "Lower KL", "", None),
+        ("r1", "Lowest KL", "", world.bob.id),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"name": "n" * 81}, "The name has 81 characters: write at most 80"),
+        ({"note": "n" * 4001}, "The note has 4,001 characters: write at most 4,000"),
+    ],
+)
+def test_a_name_and_a_note_are_short(store, run, texts, message):
+    with pytest.raises(StoreError, match=message):
+        runs.describe(store, run, **texts)
+    with pytest.raises(StoreError, match="no run r9"):
+        runs.describe(store, "r9", name="x")
+    assert runs.newest_name(store) == 0
+    runs.describe(store, run, name="n" * 80, note="n" * 4000)
+
+
 def test_updates_of_an_unknown_run_are_refused(store):
     for act in (
         lambda: runs.beat(store, "r9"),

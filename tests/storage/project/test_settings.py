@@ -15,6 +15,7 @@ ALL_DIFFERENT = ProjectSettings(
     3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on", 0.2, 0.18, 0.4, 3, 0.01, 90,
     True, 40,
     50, "0 3 * * *", {"preset": "tiny", "ppo-steps": 7, "ppo-kl-coef": 0.1, "include-simulated": True, "ppo-kl-target": None},
+    600, "2026-12-12",
 )  # fmt: skip
 
 
@@ -97,6 +98,14 @@ def test_settings_of_older_and_newer_versions_are_read_as_far_as_they_are_known(
         ({"four_strengths": 4}, "four_strengths must be true or false, not 4"),
         ({"daily_goal": -1}, "the daily goal must be 0 to 1000 judgments, not -1"),
         ({"daily_goal": 1001}, "the daily goal must be 0 to 1000 judgments, not 1001"),
+        ({"target_judgments": -1}, "the target must be 0 to 10000000 judgments, not -1"),
+        ({"target_judgments": 10_000_001}, "the target must be 0 to 10000000 judgments, not 10000001"),
+        ({"target_judgments": 1.5}, "target_judgments must be a whole number, not 1.5"),
+        ({"target_judgments": 6, "target_date": "12 December"}, "the day of the target must be written as 2026-12-12, not '12 December'"),
+        ({"target_judgments": 6, "target_date": "20261212"}, "the day of the target must be written as 2026-12-12, not '20261212'"),
+        ({"target_judgments": 6, "target_date": "2026-02-30"}, "the day of the target must be written as 2026-12-12, not '2026-02-30'"),
+        ({"target_judgments": 6, "target_date": 7}, "the day of the target must be written as 2026-12-12, not 7"),
+        ({"target_date": "2026-12-12"}, "the day of the target needs a number of judgments"),
         ({"daily_goal": 1.5}, "daily_goal must be a whole number, not 1.5"),
     ],
 )
@@ -119,11 +128,12 @@ def test_a_held_out_share_from_before_its_bounds_is_read_as_the_nearest_and_the_
     [
         {
             "overlap": 1, "lease_minutes": 1, "gold_share": 0, "repeat_share": 0, "aspects": (), "aspect_scale": 2,
-            "rationale_min_chars": 1, "text_max_chars": 1_000, "daily_goal": 0,
+            "rationale_min_chars": 1, "text_max_chars": 1_000, "daily_goal": 0, "target_judgments": 0,
         },
         {
             "overlap": 20, "lease_minutes": 1440, "gold_share": 0.5, "repeat_share": 0.5, "aspects": tuple("abcdefgh"),
             "aspect_scale": 10, "rationale_min_chars": 2000, "text_max_chars": 10_000_000, "daily_goal": 1_000,
+            "target_judgments": 10_000_000, "target_date": "2999-12-31",
         },
     ],
 )  # fmt: skip
