@@ -26,11 +26,15 @@ def pytest_report_header() -> str | None:
     return None if SHAPES_ARE_CHECKED else "shapes of tensors are not checked: beartype is not installed: pip install -e '.[test]'"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files of slow tests alone come first, then those with some: no process begins a long file when the others are done.
 
-    `make test` hands the files out in this order.
+    `make test` hands the files out in this order. Tests that install packages run only where the command asks for them.
     """
+    if "packages" not in config.option.markexpr:
+        unasked = [item for item in items if item.get_closest_marker("packages")]
+        config.hook.pytest_deselected(items=unasked)
+        items[:] = [item for item in items if item not in unasked]
     slow: dict[Path, list[bool]] = {}
     for item in items:
         slow.setdefault(item.path, []).append(item.get_closest_marker("slow") is not None)

@@ -88,16 +88,19 @@ FORMATS = "tests/storage/exchange/test_read_formats.py"
 
 TESTED_ELSEWHERE = {
     # Each is a step of an export, and the runtimes read what it wrote.
-    **dict.fromkeys([f"rlhf/deploy/{name}.py" for name in ("formats", "graphs", "policy")], "tests/rlhf/deploy/test_export.py"),
+    **dict.fromkeys([f"rlhf/deploy/{name}.py" for name in ("formats", "policy")], "tests/rlhf/deploy/test_export.py"),
     **dict.fromkeys(
-        [
-            f"rlhf/deploy/runtimes/{name}.py"
-            for name in ("check", "gguf_llama", "gguf_transformers", "hf", "onnx_graph", "openvino_graph", "peft_adapter")
-        ],
+        [f"rlhf/deploy/runtimes/{name}.py" for name in ("check", "gguf_llama", "gguf_transformers", "hf", "peft_adapter")],
         "tests/rlhf/deploy/test_export.py",
     ),
+    # These need packages that `make test` does not install.
     **dict.fromkeys(
-        [f"rlhf/deploy/clients/{name}_client.py" for name in ("gguf", "hf", "onnx", "openvino", "peft")],
+        [f"rlhf/deploy/{name}.py" for name in ("graphs", "litert_graph")]
+        + [f"rlhf/deploy/runtimes/{name}.py" for name in ("litert_model", "onnx_graph", "openvino_graph")],
+        "tests/rlhf/deploy/test_formats_with_packages.py",
+    ),
+    **dict.fromkeys(
+        [f"rlhf/deploy/clients/{name}_client.py" for name in ("gguf", "hf", "litert", "onnx", "openvino", "peft")],
         "tests/rlhf/deploy/test_clients.py",
     ),
     # The route that sends them.

@@ -1,11 +1,13 @@
 // @ts-check
-// The address of what is open: `#history/…`, `#lead/gold`, `#training/RUN`, `#comparison-46`. Gradio's tabs have none. The
-// address follows what is opened, and what is open follows the address, so that Back, a reload and a link work.
+// The address of what is open: `#history/…`, `#lead/gold`, `#lead/audit/3/excluded`, `#training/RUN`, `#training/compare~RUN~RUN`,
+// `#comparison-46`. Gradio's tabs have none. The address follows what is opened, and what is open follows the address, so that Back, a
+// reload and a link work.
 
 /** The names of the tabs, by the id of their row, in their order on the page. */
 export const TABS = {
   pages: ["compare", "history", "lead", "leaderboard", "training", "demo", "data"],
   "lead-sections": ["quality", "exclusions", "prompts", "comparisons", "export", "guidelines", "settings", "accounts", "audit"],
+  "training-sections": ["rounds", "compare"],
 };
 
 /** A link to one comparison, which the Lead page shows above its sub-tabs. */
@@ -61,13 +63,16 @@ export function linkedComparison() {
  * Sets the address of what has been opened. Back then leads to what was open before.
  * @param {string} page
  * @param {string | null} [part]
- * @param {{ go?: boolean }} [options] `go`: open it, too
+ * @param {{ go?: boolean, replace?: boolean }} [options] `go`: open it, too; `replace`: Back does not lead to the address before
  */
-export function setPlace(page, part = null, { go = false } = {}) {
+export function setPlace(page, part = null, { go = false, replace = false } = {}) {
   const now = place();
   if (now.page === page && now.part === part) return;
   const isComparison = part !== null && COMPARISON.test(part);
-  history.pushState(null, "", isComparison ? `#${part}` : `#${page}${part === null ? "" : `/${encodeURIComponent(part)}`}`);
+  const named = part === null ? "" : `/${encodeURIComponent(part).replaceAll("%2F", "/")}`;
+  const address = isComparison ? `#${part}` : `#${page}${named}`;
+  if (replace) history.replaceState(null, "", address);
+  else history.pushState(null, "", address);
   if (go) follow();
 }
 

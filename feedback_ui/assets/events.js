@@ -3,6 +3,7 @@
 // these functions by their names, with the event's values; what one returns takes the place of the values.
 
 import { hasParts, linkedComparison, openTab, place, selectTab, setPlace, startAddresses, TABS } from "./addresses.js";
+import { followCharts } from "./chart_files.js";
 import { followOptions, markOptions } from "./round_form.js";
 
 const FIRST_SECTION = TABS["lead-sections"][0];
@@ -13,10 +14,44 @@ const DEMO_SECTIONS = { demo: "trying", gallery: "gallery", version: "versions" 
 /** @type {string | null} The run that was chosen on the Training page; without a choice it shows the newest. */
 let chosenRun = null;
 
-/** The open section of the Lead page, unless it is the one that it opens with. */
+/** What the address of runs that are laid side by side begins with; a run's id has no `~`. */
+const COMPARED = /^compare(~|$)/;
+
+/** @type {string} The part of the address that names the runs that are laid side by side. */
+let compared = "compare";
+
+/** Whether runs were laid side by side when the section of the Training page was last chosen. */
+let wereCompared = false;
+
+/** Whether the Training page shows runs side by side. */
+function compares() {
+  return openTab("training-sections") === "compare";
+}
+
+/** What the audit shows, as its address ends: empty for everything, or `/3`, `/3/excluded`, `/all/excluded`. */
+let auditFilter = "";
+
+/** @type {string | null} What an address that was opened wants the audit to show, until the audit has it. */
+let wantedAudit = null;
+
+/** The open section of the Lead page with its filter, unless it is the one that the page opens with. */
 function leadSection() {
   const section = openTab("lead-sections");
+  if (section === "audit") return section + auditFilter;
   return section === FIRST_SECTION ? null : section;
+}
+
+/** The name of the section in a part of the Lead page's address. @param {string | null} part */
+function sectionIn(part) {
+  return part?.split("/")[0] ?? FIRST_SECTION;
+}
+
+/** Takes the audit's filter from the address, if that names the audit. @returns {boolean} whether it does */
+function takeAuditFilter() {
+  const { page, part } = place();
+  if (page !== "lead" || sectionIn(part) !== "audit") return false;
+  auditFilter = (part ?? "").slice("audit".length);
+  return true;
 }
 
 /** @param {string} id the id of a hidden button, whose handler shows what the address names */
@@ -30,21 +65,30 @@ export function followAddress() {
   hasParts("lead", {
     current: leadSection,
     async open(part, entered) {
-      if (linkedComparison() === null) await selectTab("lead-sections", part ?? FIRST_SECTION);
+      // A section that is open already is not told that it was selected.
+      wantedAudit = takeAuditFilter() && openTab("lead-sections") !== "audit" ? auditFilter : null;
+      if (linkedComparison() === null) await selectTab("lead-sections", sectionIn(part));
       if (!entered) press("lead-follow");
     },
   });
   hasParts("training", {
-    current: () => chosenRun,
-    open(part, entered) {
+    current: () => (compares() ? compared : chosenRun),
+    async open(part, entered) {
+      if (part !== null && COMPARED.test(part)) {
+        const already = compares();
+        await selectTab("training-sections", "compare");
+        if (already) press("compare-follow");
+        return;
+      }
       chosenRun = part;
+      await selectTab("training-sections", "rounds");
       if (!entered) press("training-follow");
     },
   });
   startAddresses();
 }
 
-export { followOptions, markOptions };
+export { followCharts, followOptions, markOptions };
 
 /** Brings what Start led to into view: on a phone the run is below the form, and Start would seem to do nothing. */
 export function showStartedRun(/** @type {string | null} */ run) {
@@ -55,8 +99,34 @@ export function showStartedRun(/** @type {string | null} */ run) {
 /** The run in the address, or else the one that was chosen before; none opens the newest. */
 export function runOfAddress() {
   const { page, part } = place();
-  if (page === "training" && part !== null) chosenRun = part;
+  if (page === "training" && part !== null && !COMPARED.test(part)) chosenRun = part;
   return [chosenRun ?? ""];
+}
+
+/**
+ * Writes the run into the address again, when runs are no longer laid side by side. Gradio also calls it when it has built the page,
+ * whose address may be one of runs side by side that are still to be shown.
+ */
+export function rememberRounds() {
+  const { page, part } = place();
+  if (wereCompared && page === "training" && part !== null && COMPARED.test(part)) setPlace("training", chosenRun);
+  wereCompared = false;
+}
+
+/** The runs that the address names, or else those that were laid side by side before, as `RUN~RUN`. */
+export function comparedRuns() {
+  wereCompared = true;
+  const { page, part } = place();
+  if (page === "training" && part !== null && COMPARED.test(part)) compared = part;
+  else setPlace("training", compared);
+  return [compared.replace(COMPARED, "")];
+}
+
+/** Writes the runs that are laid side by side into the address. @param {string[] | null} runs @returns {[string[]]} */
+export function rememberCompared(runs) {
+  compared = ["compare", ...(runs ?? [])].join("~");
+  if (openTab("pages") === "training" && compares()) setPlace("training", compared);
+  return [runs ?? []];
 }
 
 /**
@@ -91,11 +161,41 @@ export function showQualityItem() {
 }
 
 /**
- * The name of the Lead page's open sub-tab, and the comparison in the address: Gradio sends neither.
+ * The Lead page's open sub-tab with its filter, and the comparison in the address: Gradio sends neither.
  * @returns {[section: string, comparison: number | null]}
  */
 export function leadPlace() {
-  return [openTab("lead-sections") ?? "", linkedComparison()];
+  takeAuditFilter();
+  return [leadSection() ?? FIRST_SECTION, linkedComparison()];
+}
+
+/**
+ * What the address that was opened wants the audit to show, or an empty text if it was opened in another way; then the values of
+ * its fields.
+ * @param {unknown} _
+ * @param {...unknown} fields
+ */
+export function auditPlace(_, ...fields) {
+  const wanted = wantedAudit === null ? "" : wantedAudit || "/";
+  wantedAudit = null;
+  return [wanted, ...fields];
+}
+
+/** The end of the audit's address. @param {unknown} who @param {unknown} did */
+function filterOf(who, did) {
+  return did ? `/${who || "all"}/${did}` : who ? `/${who}` : "";
+}
+
+/** Writes into the address whose acts the audit shows, and which. @param {unknown} who @param {unknown} did */
+export function rememberAudit(who, did) {
+  auditFilter = filterOf(who, did);
+  if (place().page === "lead" && openTab("lead-sections") === "audit") setPlace("lead", leadSection());
+}
+
+/** As `rememberAudit`, where another section has opened the audit: Back leads to that section. @param {unknown} who @param {unknown} did */
+export function openedAudit(who, did) {
+  auditFilter = filterOf(who, did);
+  if (place().page === "lead" && openTab("lead-sections") === "audit") setPlace("lead", leadSection(), { replace: true });
 }
 
 /** Writes the sub-tab that was opened into the address. */
@@ -104,7 +204,7 @@ export function rememberSection() {
   const { page, part } = place();
   // A comparison that the address links to is shown above the sub-tab that the page opens with.
   if (page !== "lead" || (linkedComparison() !== null && opened === FIRST_SECTION)) return;
-  if (opened !== (part ?? FIRST_SECTION)) setPlace("lead", leadSection());
+  if (opened !== sectionIn(part)) setPlace("lead", leadSection());
 }
 
 /** Shows the linked comparison. */

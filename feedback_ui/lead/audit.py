@@ -9,7 +9,9 @@ from gradio.components import Component
 
 from feedback_ui.lead import audit_view
 from feedback_ui.lead.section import SectionContext, names
+from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import translator_for
+from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.people import audit
 
@@ -22,6 +24,7 @@ class AuditSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
         self.skipped = gr.State(0)
+        self.place = gr.Textbox(visible=False)
         with gr.Row(equal_height=False):
             self.who = gr.Dropdown([EVERY], value=EVERY, label=label("lead.audit.who"), min_width=200, elem_id="audit-who")
             self.did = gr.Dropdown([EVERY], value=EVERY, label=label("lead.audit.did"), min_width=200, elem_id="audit-did")
@@ -33,18 +36,36 @@ class AuditSection:
         self.shown = [self.who, self.did, *self.page]
 
     def wire(self, tab: gr.Tab) -> None:
-        tab.select(self.enter, [self.who, self.did], self.shown, **QUIET)
-        gr.on([self.who.input, self.did.input], self.filter, [self.who, self.did], self.page, **QUIET)
+        chosen = [self.who, self.did]
+        tab.select(self.enter, [self.place, *chosen], self.shown, js=in_browser("auditPlace"), **QUIET)
+        gr.on([self.who.input, self.did.input], None, chosen, js=in_browser("rememberAudit"))
+        gr.on([self.who.input, self.did.input], self.filter, chosen, self.page, **QUIET)
         self.newer.click(self.show_newer, [self.skipped, self.who, self.did], self.page, **QUIET)
         self.older.click(self.show_older, [self.skipped, self.who, self.did], self.page, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
         """Shows the section with every act."""
-        choices = self._choices(request)
-        return {**{field: gr.Dropdown(offered, value=EVERY) for field, offered in choices.items()}, **self._page(request, 0, 0, None, None)}
+        return self.open_at("", request)
 
-    def enter(self, who: int | str | None, did: str | None, request: gr.Request) -> dict[Component, Any]:
-        """Shows the section. What was chosen stays: another section may have chosen whose acts are shown."""
+    def open_at(self, place: str, request: gr.Request) -> dict[Component, Any]:
+        """Shows the acts that the end of an address names: `3`, `3/excluded` or `all/excluded`; every act if it is empty."""
+        who, _, did = place.strip("/").partition("/")
+        by = int(who) if who.isdecimal() and len(who) < 16 else EVERY if who == "all" else who
+        choices, translate = self._choices(request), translator_for(request)
+        wanted: dict[Component, int | str] = {self.who: by, self.did: did}
+        known = {field: value if value in {each for _, each in choices[field]} else EVERY for field, value in wanted.items()}
+        shown = self._page(request, 0, 0, known[self.who], str(known[self.did]))
+        if known != wanted:
+            shown[self.entries] = presenters.notice(translate("lead.audit.unknown"), "warn") + shown[self.entries]
+        return {**{field: gr.Dropdown(choices[field], value=value) for field, value in known.items()}, **shown}
+
+    def enter(self, place: str | None, who: int | str | None, did: str | None, request: gr.Request) -> dict[Component, Any]:
+        """Shows the section: what the address names, if it was opened by that.
+
+        Otherwise what was chosen stays: another section may have chosen whose acts are shown.
+        """
+        if place:
+            return self.open_at(place, request)
         choices = self._choices(request)
         return {**{field: gr.Dropdown(offered) for field, offered in choices.items()}, **self._page(request, 0, 0, who, did)}
 

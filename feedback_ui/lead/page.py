@@ -81,7 +81,8 @@ class LeadPage:
         audit = self.sections["audit"][0]
         for table in (quality.people, quality.annotators):
             chosen_person = table.click(self.from_person, None, [self.tabs, audit.who, *exclusions.shown], **QUIET)
-            chosen_person.then(audit.filter, [audit.who, audit.did], audit.page, **QUIET)
+            filtered = chosen_person.then(audit.filter, [audit.who, audit.did], audit.page, **QUIET)
+            filtered.then(None, [audit.who, audit.did], js=in_browser("openedAudit"))
         self.linked_item.click(quality.order_item, None, self.linked_item, **QUIET)
 
     def enter(self, where: str, linked: int | None, request: gr.Request) -> dict[Component, Any]:
@@ -90,11 +91,12 @@ class LeadPage:
         A comparison that the address names is shown above the sub-tabs.
         """
         visitor = self.auth.reads(request, "lead")
-        parts = self.sections.get(where or "", self.sections["quality"])
+        name, _, rest = (where or "").partition("/")
+        parts, audit = self.sections.get(name, self.sections["quality"]), self.sections["audit"][0]
         note = EMPTY if visitor.may_act("lead") else presenters.notice(translator_for(request)("lead.read_only"))
         opened: dict[Component, Any] = {self.reading: note}
         for section in parts:
-            opened |= section.open(request)
+            opened |= section.open_at(rest, request) if section is audit else section.open(request)
         quality = self.sections["quality"][0]
         return opened | {self.linked_item: EMPTY if linked is None else quality.comparison(int(linked), request)}
 

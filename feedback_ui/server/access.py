@@ -104,6 +104,7 @@ ROUTES = (
     # Leads upload prompts to import, and may download only their own uploads.
     Route("POST", "/gradio_api/upload", act="lead", body="upload"),
     Route("GET", "/gradio_api/file=.+", read="lead"),
+    Route("GET", r"/runs/[^/]+/(adapter\.zip|metrics\.csv)", read="researcher"),
     # And fetch what they had exported.
     Route("GET", "/download/[^/]+/[^/]+", act="lead"),
     Route("POST", SIGN_OUT, body="form"),

@@ -25,6 +25,7 @@ from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.compression import PageCompression
 from feedback_ui.server.download_files import ROUTE as DOWNLOADS
 from feedback_ui.server.downloads import Downloads
+from feedback_ui.server.run_downloads import ADAPTER, METRICS, RunDownloads
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
 from feedback_ui.shared.errors import browser_message
@@ -61,6 +62,9 @@ class Web(FastAPI):
         self.add_api_route(SIGN_OUT, auth_routes.sign_out, methods=["POST"])
         self.add_api_route(PASSWORD, auth_routes.show_password, methods=["GET", "HEAD"])
         self.add_api_route(PASSWORD, auth_routes.change_password, methods=["POST"])
+        run_downloads = RunDownloads(auth)
+        self.add_api_route(ADAPTER, run_downloads.adapter, methods=["GET", "HEAD"])
+        self.add_api_route(METRICS, run_downloads.metrics, methods=["GET", "HEAD"])
         self.add_api_route(MODULES, send_module, methods=["GET", "HEAD"])
         self.add_api_route(DOWNLOADS, Downloads(auth).send, methods=["GET", "HEAD"])
         options = launch_options()

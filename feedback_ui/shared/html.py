@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 import nh3
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -265,6 +266,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, 
 def comparison_link(comparison_id: int) -> str:
     """The address with which the Lead page opens a comparison; `feedback_ui.lead.page` reads it."""
     return f"#comparison-{comparison_id}"
+
+
+def run_file(run_id: str, name: str) -> str:
+    """The address of a file that a run made; `feedback_ui.server.run_downloads` answers it."""
+    return f"/runs/{quote(run_id, safe='')}/{name}"
 
 
 def interval(spread: Spread, marks: Sequence[float] = ()) -> Markup:

@@ -27,6 +27,19 @@ BAND = "rgba(79, 131, 181, .2)"
 TOOLTIP = "#2c2a26"
 TOOLTIP_TEXT = "#faf9f7"
 HEIGHT = 205
+OVERLAID_HEIGHT = 290
+"""Of a chart of several runs, with room for a legend of as many lines."""
+
+RUN_LINES = (
+    ("#0072b2", "solid", "circle"),
+    ("#d55e00", "dash", "square"),
+    ("#009e73", "dot", "diamond"),
+    ("#c2689a", "dashdot", "triangle-up"),
+)
+"""Colour, dash and marker of each run that is laid over others, in their order: colours that colour-blind people tell apart (after Okabe
+and Ito), with a contrast of 3 to 1 on light and dark pages. The style sheet draws the same beside a run's name (`.rl-line-1` to `-4`)."""
+
+LEGEND_CHARS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,12 @@ POLICY_CHARTS = {
 }
 """Four charts for each method. The methods that sample completions share theirs."""
 
+EVERY_CHART = tuple(dict.fromkeys((*REWARD_CHARTS, *(chart for charts in POLICY_CHARTS.values() for chart in charts))))
+"""Each chart once, in the order of the page."""
+
+Curve = tuple[str, Sequence[Metric]]
+"""A run's name, and its metrics."""
+
 
 def figure(translate: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
     """One metric over the steps; empty axes of the same size without points."""
@@ -80,11 +99,67 @@ def figure(translate: Translator, chart: Chart, metrics: Sequence[Metric]) -> go
     key, unit = f"metric.{chart.metric.key}", chart.metric.unit
     titles = translate(f"{key}.title"), translate(f"{key}.unit") if unit else ""
     plot = _framed(titles, [line], x_title=translate("chart.step"), last=last, empty=not points, uirevision=chart.metric.name)
+    return _scaled(plot, chart, [step for step, _ in points])
+
+
+def _scaled(plot: go.Figure, chart: Chart, steps: Sequence[int]) -> go.Figure:
+    """Whole steps on one axis, and shares from 0 to 1 on the other."""
     # Otherwise a few steps would be labelled 0, 1, 1, 2, 2, because the ticks are halves that are rounded.
-    few = bool(points) and points[-1][0] - points[0][0] < 6
+    few = bool(steps) and max(steps) - min(steps) < 6
     plot.update_xaxes(tickformat="d", dtick=1 if few else None)
     # Shares get the whole scale: the axis of a single point would otherwise reach from -50% to 150%.
     plot.update_yaxes(tickformat=chart.tickformat, range=[-0.04, 1.04] if chart.tickformat else None)
+    return plot
+
+
+def overlaid(translate: Translator, chart: Chart, curves: Sequence[Curve]) -> go.Figure:
+    """One metric of several runs over the steps, each with the line that it has in every chart. Runs without the metric have none."""
+    of_runs = [sorted((m.step, m.value) for m in metrics if m.name == chart.metric.name) for _, metrics in curves]
+    lines = [
+        _run_line(
+            translate, number, curves[number][0],
+            [(step, value, step) for step, value in points], f"%{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}", len(points) > 40,
+        )
+        for number, points in enumerate(of_runs)
+        if points
+    ]  # fmt: skip
+    key, unit = f"metric.{chart.metric.key}", chart.metric.unit
+    titles = translate(f"{key}.title"), translate(f"{key}.unit") if unit else ""
+    plot = _framed(titles, lines, x_title=translate("chart.step"), empty=not lines, uirevision=chart.metric.name)
+    return _with_legend(_scaled(plot, chart, [step for points in of_runs for step, _ in points]))
+
+
+def overlaid_score_over_kl(translate: Translator, curves: Sequence[Curve]) -> go.Figure:
+    """As `score_over_kl`, of several runs."""
+    of_runs = [_score_by_kl(metrics) for _, metrics in curves]
+    lines = [
+        _run_line(translate, number, curves[number][0], points, "%{customdata}<br>√KL %{x:.2f}<br>%{y:.3g}", False)
+        for number, points in enumerate(of_runs)
+        if points
+    ]
+    titles = _titles(translate, "score_over_kl")
+    plot = _framed(titles, lines, x_title=translate("chart.sqrt_kl"), empty=not lines, uirevision="score_over_kl")
+    plot.update_xaxes(rangemode="tozero")
+    return _with_legend(plot)
+
+
+def _run_line(
+    translate: Translator, number: int, name: str, points: Sequence[tuple[float, float, int]], shown: str, many: bool
+) -> go.Scatter:
+    """The line of the run `number` through `points`: x, y and step of each."""
+    colour, dash, marker = RUN_LINES[number]
+    x, y, steps = zip(*points, strict=True)
+    name = name if len(name) <= LEGEND_CHARS else name[: LEGEND_CHARS - 1] + "…"
+    return go.Scatter(
+        x=x, y=y, customdata=steps, name=Markup("{}").format(name), mode="lines" if many else "lines+markers",
+        line={"color": colour, "width": 2, "dash": dash}, marker={"color": colour, "size": 6, "symbol": marker},
+        hovertemplate=Markup("{}<br>{} ").format(name, translate("chart.step")) + Markup(f"{shown}<extra></extra>"),
+    )  # fmt: skip
+
+
+def _with_legend(plot: go.Figure) -> go.Figure:
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.24, "yanchor": "top", "font": {"size": 11, "color": TEXT}}
+    plot.update_layout(height=OVERLAID_HEIGHT, showlegend=True, legend=legend | {"itemclick": "toggle", "itemdoubleclick": "toggleothers"})
     return plot
 
 
@@ -93,13 +168,10 @@ def score_over_kl(translate: Translator, metrics: Sequence[Metric]) -> go.Figure
 
     A curve that bends down, or a band that widens, is a sign of over-optimisation.
     """
-    names = ("proxy_scores", "scores", "kl", "disagreement")
-    of = {name: {m.step: m.value for m in metrics if m.name == f"objective/{name}"} for name in names}
-    # The score may include a penalty, in which case PPO logs the reward model's own score too.
-    scores = of["proxy_scores"] or of["scores"]
-    steps = sorted(scores.keys() & of["kl"].keys())
-    x, y = [sqrt(max(of["kl"][step], 0.0)) for step in steps], [scores[step] for step in steps]
-    apart = [of["disagreement"].get(step, 0.0) for step in steps]
+    points = _score_by_kl(metrics)
+    x, y, steps = [x for x, _, _ in points], [y for _, y, _ in points], [step for _, _, step in points]
+    disagreement = _by_step_of(metrics, "disagreement")
+    apart = [disagreement.get(step, 0.0) for step in steps]
     line = go.Scatter(
         x=x, y=y, customdata=steps, mode="lines+markers", line={"color": GRID, "width": 2}, marker=_by_step(translate, steps),
         hovertemplate=Markup("{} %{{customdata}}<br>√KL %{{x:.2f}}<br>%{{y:.3g}}<extra></extra>").format(translate("chart.step")),
@@ -117,6 +189,18 @@ def score_over_kl(translate: Translator, metrics: Sequence[Metric]) -> go.Figure
     )
     plot.update_xaxes(rangemode="tozero")
     return plot
+
+
+def _score_by_kl(metrics: Sequence[Metric]) -> list[tuple[float, float, int]]:
+    """Root of the KL, score and step, by step."""
+    # The score may include a penalty, in which case PPO logs the reward model's own score too.
+    scores = _by_step_of(metrics, "proxy_scores") or _by_step_of(metrics, "scores")
+    kl = _by_step_of(metrics, "kl")
+    return [(sqrt(max(kl[step], 0.0)), scores[step], step) for step in sorted(scores.keys() & kl.keys())]
+
+
+def _by_step_of(metrics: Sequence[Metric], name: str) -> dict[int, float]:
+    return {m.step: m.value for m in metrics if m.name == f"objective/{name}"}
 
 
 def _by_step(translate: Translator, steps: Sequence[int]) -> dict[str, Any]:

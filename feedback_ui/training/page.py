@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
@@ -21,18 +22,20 @@ from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.scripts import in_browser
-from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
-from feedback_ui.training import charts, config_view, round_view, rounds_table, run_view, validation_view, verdict_view
+from feedback_ui.shared.theme import QUIET, heading, html, label, static_text, unchanged
+from feedback_ui.training import charts, config_view, download_view, round_view, rounds_table, run_view, validation_view, verdict_view
 from feedback_ui.training.form import RoundForm, with_option_titles
 from feedback_ui.training.naming import NamePanel
 from feedback_ui.training.queue_panel import QueuePanel
+from feedback_ui.training.side_by_side import SideBySide
 from feedback_ui.training.triggers_panel import TriggersPanel
 from rlhf.analysis import model_card, round_story, validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
-from rlhf.runs import deciding
+from rlhf.runs import deciding, run_files
 from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.run_files import NoAdapter
 from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreError
 from storage.core.records import DecisionAct, Metric, QueuedRound, Round, Run
@@ -74,6 +77,26 @@ class TrainingPage:
         self.store = store
         self.jobs = jobs
         self.auth = auth
+        html(static_text("chart.save"), elem_id="chart-save", elem_classes="rl-sr-only")
+        with gr.Tabs(elem_id="training-sections"):
+            with gr.Tab(label("training.section.rounds"), id="rounds", elem_id="training-rounds") as self.rounds_tab:
+                self._rounds_section(default_config)
+            with gr.Tab(label("training.section.compare"), id="compare", elem_id="training-compare") as self.compare_tab:
+                self.side_by_side = SideBySide(self.store, self.auth)
+        self.shown_state = gr.State(None)
+        self.timer = gr.Timer(POLL_S, active=False)
+        self.address = gr.Button(visible="hidden", elem_id="training-follow")
+        self.linked = gr.Textbox(visible=False)
+        self.followed: list[Block] = [
+            self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
+            self.reward_section, self.policy_section, self.parts, self.verdict, self.go_on, self.config, self.kl_note,
+            self.downloads, self.rounds, self.shown_state,
+            *self.plots.values(),
+            self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
+            self.round, self.decision, self.promote, self.reject, self.roll_back,
+        ]  # fmt: skip
+
+    def _rounds_section(self, default_config: RoundConfig) -> None:
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="round-form"):
                 self.material = html(elem_id="pairs-available")
@@ -86,18 +109,6 @@ class TrainingPage:
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
                 self._run_view()
         self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
-        self.shown_state = gr.State(None)
-        self.timer = gr.Timer(POLL_S, active=False)
-        self.address = gr.Button(visible="hidden", elem_id="training-follow")
-        self.linked = gr.Textbox(visible=False)
-        self.followed: list[Block] = [
-            self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
-            self.reward_section, self.policy_section, self.parts, self.verdict, self.go_on, self.config, self.kl_note,
-            self.rounds, self.shown_state,
-            *self.plots.values(),
-            self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
-            self.round, self.decision, self.promote, self.reject, self.roll_back,
-        ]  # fmt: skip
 
     def _run_view(self) -> None:
         with gr.Row(elem_id="run-bar"):
@@ -136,6 +147,7 @@ class TrainingPage:
                     for act in ("promote", "reject", "roll_back")
                 )
             self.decided = html(elem_id="decision-message", elem_classes="rl-optional")
+        self.downloads = html(elem_id="run-downloads", elem_classes="rl-optional")
 
     def _trust_part(self) -> None:
         with gr.Column(visible=False, elem_id="run-validation", elem_classes="rl-card") as self.validation:
@@ -175,6 +187,9 @@ class TrainingPage:
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
         tab.select(None, None, js=in_browser("followOptions"))
+        tab.select(None, None, js=in_browser("followCharts"))
+        self.rounds_tab.select(None, js=in_browser("rememberRounds"))
+        self.side_by_side.wire(self.compare_tab)
         self.queue.wire(tab, self.timer)
         self.triggers.wire(tab, self.timer)
         opened = [self.material, self.timer, *self.followed]
@@ -389,9 +404,20 @@ class TrainingPage:
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
             self.policy_section: section(charts.POLICY_CHARTS[method], True),
             **{self.plots[name]: charts.figure(translate, chart, metrics) for name, chart in charts_by_place},
+            self.downloads: self._downloads(translate, run, len(metrics)),
             self.kl_note: presenters.notice(charts.on_negative_kl(translate, metrics)),
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(translate, metrics), visible=method in run_view.SAMPLING_METHODS),
         }
+
+    def _downloads(self, translate: Translator, run: Run, points: int) -> Markup:
+        adapter: int | run_files.Missing
+        try:
+            adapter = run_files.adapter(self.store, run).size_bytes
+        except NoAdapter as error:
+            adapter = error.reason
+        except (OSError, StoreError):
+            adapter = "gone"
+        return download_view.section(translate, run, adapter=adapter, points=points)
 
     def _validation(self, translate: Translator, run: Run) -> dict[Block, Any]:
         try:

@@ -10,7 +10,7 @@ from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.html import EMPTY, button, fragment, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import notice
-from feedback_ui.training.rounds_table import METHOD_NAMES
+from feedback_ui.training.run_view import METHOD_NAMES
 from storage.core.records import QueuedRound
 
 

@@ -9,7 +9,8 @@ from markupsafe import Markup
 from feedback_ui.shared.html import EMPTY, fragment, table, tag, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, pair_counts
-from feedback_ui.training import round_view
+from feedback_ui.training import round_view, side_by_side_view
+from feedback_ui.training.run_view import METHOD_NAMES
 from rlhf.analysis import run_table
 from rlhf.analysis.round_story import State
 from rlhf.analysis.run_table import FinishedRound
@@ -30,7 +31,6 @@ ROUND_COLUMNS = (
     "memory",
 )
 NUMBER_COLUMNS = range(ROUND_COLUMNS.index("accuracy"), len(ROUND_COLUMNS))
-METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
 ADAPTER_NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
 
@@ -60,7 +60,11 @@ def section(translate: Translator, runs: Sequence[Run], became: Mapping[str, Sta
         for one in unreadable
     )
     note = tag("p", translate("rounds.same_judgments"), class_="rl-muted")
-    return tag("section", tag("h2", translate("rounds.title")), rows, *missing, note, class_="rl-card rl-rounds", data_testid="rounds")
+    newest = [one.id for one in rounds[: side_by_side_view.MOST]]
+    address = side_by_side_view.address(newest)
+    link = tag("a", translate("rounds.side_by_side"), class_="rl-small-button", href=address) if len(newest) > 1 else EMPTY
+    parts = (tag("h2", translate("rounds.title")), rows, *missing, note, tag("p", link))
+    return tag("section", *parts, class_="rl-card rl-rounds", data_testid="rounds")
 
 
 def _became(translate: Translator, one: FinishedRound, became: Mapping[str, State] | None) -> list[str]:

@@ -21,6 +21,8 @@ from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSa
 SAMPLING_METHODS = ("ppo", "rloo", "grpo")
 """Methods that sample completions and score them, so that their policy can over-optimise the reward model."""
 
+METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
+
 STAGES = ("snapshot", "reward", "ppo", "evaluate", "register")
 
 
@@ -99,6 +101,7 @@ def progress(translate: Translator, run: Run | None, steps_done: int = 0) -> Mar
         error(translate, run),
         class_="rl-run",
         data_status=run.status,
+        data_run=run.id,
     )
 
 

@@ -91,7 +91,7 @@ def percent(figure: Estimate) -> str:
 def _best_measure(result: RoundResult, people: Mapping[str, Any]) -> tuple[Measure | None, Estimate | None]:
     """The measure that depends least on what the policy was trained by."""
     found: dict[Measure, Estimate | None] = {
-        "people": _estimate(people),
+        "people": estimate_of(people),
         "rule": result.win_rate,
         "reward_function": result.win_rate_by_reward_function,
         "reward_model": result.win_rate_by_reward_model,
@@ -99,7 +99,7 @@ def _best_measure(result: RoundResult, people: Mapping[str, Any]) -> tuple[Measu
     return next(((measure, figure) for measure, figure in found.items() if figure is not None), (None, None))
 
 
-def _estimate(evidence: Mapping[str, Any]) -> Estimate | None:
+def estimate_of(evidence: Mapping[str, Any]) -> Estimate | None:
     """The figures of a decision's row, which may hold anything."""
     numbers = [evidence.get(name) for name in ("win_rate", "low", "high", "units")]
     known = [float(number) for number in numbers if isinstance(number, int | float)]

@@ -169,9 +169,10 @@ def _write(
             merged, made / form.file, "q4_1" if weights == "q4_1" else "f16", name=card.version.name, licence=card.licence,
             progress=lambda done: say("writing gguf", 0.4 + 0.3 * done),
         )  # fmt: skip
-    elif form.name in ("onnx", "openvino"):
+    elif form.name in ("onnx", "openvino", "litert"):
         say(f"tracing the graph for {form.runtime}", 0.4)
-        _run([sys.executable, "-m", "rlhf.deploy.graphs", form.name, str(merged), str(made)], packages.environment_with(own))
+        module = "rlhf.deploy.litert_graph" if form.name == "litert" else "rlhf.deploy.graphs"
+        _run([sys.executable, "-m", module, form.name, str(merged), str(made)], packages.environment_with(own))
 
 
 def _check(form: Format, weights: str, made: Path, reference: Path, result: Path, own: Path | None, base: Path, say: Say) -> Check:
@@ -197,7 +198,8 @@ def runtime_of(form: Format) -> tuple[str, str]:
     """The module of `runtimes` that reads the format here, and what it is called."""
     if form.name == "gguf":
         return ("gguf_llama", "llama.cpp") if find_spec("llama_cpp") else ("gguf_transformers", "transformers")
-    return {"hf": "hf", "peft": "peft_adapter", "onnx": "onnx_graph", "openvino": "openvino_graph"}[form.name], form.runtime
+    modules = {"hf": "hf", "peft": "peft_adapter", "onnx": "onnx_graph", "openvino": "openvino_graph", "litert": "litert_model"}
+    return modules[form.name], form.runtime
 
 
 def _run(command: Sequence[str], environment: dict[str, str], heard: Callable[[str], None] = lambda line: None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Name = Literal["hf", "peft", "gguf", "onnx", "openvino"]
+Name = Literal["hf", "peft", "gguf", "onnx", "openvino", "litert"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,12 @@ class Format:
 ONNX_PACKAGES = (
     "flatbuffers==25.12.19", "ml_dtypes==0.6.0", "onnx==1.23.2", "onnx-ir==1.1.0", "onnxruntime==1.32.0", "onnxscript==0.7.2",
     "protobuf==7.36.2",
+)  # fmt: skip
+
+LITERT_PACKAGES = (
+    "absl-py==2.5.1", "ai-edge-litert==2.3.0", "ai-edge-quantizer==0.10.0", "flatbuffers==25.12.19", "immutabledict==4.3.1", "jax==0.10.2",
+    "jaxlib==0.10.2", "litert-converter==0.5.0", "litert-torch==0.10.0", "ml_dtypes==0.6.0", "opt_einsum==3.4.0", "protobuf==7.36.2",
+    "torchao==0.18.0",
 )  # fmt: skip
 
 FORMATS: Mapping[Name, Format] = {
@@ -111,6 +117,16 @@ FORMATS: Mapping[Name, Format] = {
             "openvino tokenizers jinja2",
             Bound(max_difference=5e-3),
             packages=("openvino==2026.4.1", "openvino-telemetry==2025.2.0"),
+        ),
+        Format(
+            "litert",
+            "one merged file with a cache of fixed length that its caller keeps, for LiteRT, once TensorFlow Lite",
+            "model.tflite",
+            "LiteRT",
+            "litert",
+            "ai-edge-litert tokenizers jinja2",
+            Bound(max_difference=5e-3),
+            packages=LITERT_PACKAGES,
         ),
     )
 }

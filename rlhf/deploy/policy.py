@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rlhf import model_files
 from rlhf.generation.engine import sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.padding import pad_right, positions
+from rlhf.runs import run_files
 from rlhf.safe_files import ModelError
 from storage.content import policies
 from storage.core.database import Database
@@ -104,6 +104,4 @@ def write_peft(store: Database, version: PolicyVersion, out: Path) -> None:
     if folder is None:
         raise ModelError(f"{version.name} has no adapter: export it as hf")
     shutil.copyfile(folder / "adapter_model.safetensors", out / "adapter_model.safetensors")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = model_files.hub_id(version.base_model) or model_files.display_name(version.base_model)
-    (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (out / "adapter_config.json").write_text(run_files.config_for_elsewhere(folder, version.base_model), encoding="utf-8")

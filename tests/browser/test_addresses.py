@@ -6,7 +6,8 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from storage.project import runs
+from storage.people import annotators
+from storage.project import guidelines, runs, settings
 from tests.browser.pages import ComparePage, HistoryPage, open_tab
 
 pytestmark = pytest.mark.slow
@@ -117,3 +118,46 @@ def test_a_run_has_an_address(new_program, page):
     page.unroute("**/gradio_api/run/predict")
     page.goto(f"{program.url}/#training/none")
     expect(page.locator("#run-picker input")).to_have_value(re.compile("bbbb"))
+
+
+def test_what_the_audit_shows_has_an_address(new_program, page):
+    program = new_program()
+    ann, bob = (annotators.ensure(program.store, name) for name in ("Ann", "Bob"))
+    for number, who in enumerate((ann, ann, bob), start=1):
+        guidelines.publish(program.store, f"Version {number}.", who.id)
+    settings.change(program.store, settings.ProjectSettings(overlap=2), ann.id)
+    program.start()
+    rows = page.locator("#audit-entries tbody tr")
+    page.goto(f"{program.url}/#lead/audit")
+    expect(rows).to_have_count(4)
+    page.locator("#audit-who input").click()
+    page.get_by_role("option", name="Ann", exact=True).click()
+    expect(rows).to_have_count(3)
+    expect(page).to_have_url(at(f"/#lead/audit/{ann.id}"))
+    page.locator("#audit-did input").click()
+    page.get_by_role("option", name="published", exact=True).click()
+    expect(rows).to_have_count(2)
+    expect(page).to_have_url(at(f"/#lead/audit/{ann.id}/published"))
+    page.reload()
+    expect(rows).to_have_count(2)
+    expect(page.locator("#audit-who input")).to_have_value("Ann")
+    expect(page.locator("#audit-did input")).to_have_value("published")
+    page.go_back()
+    expect(rows).to_have_count(3)
+    page.go_back()
+    expect(rows).to_have_count(4)
+    # A shared link, in a browser that has not been here.
+    page.goto("about:blank")
+    page.goto(f"{program.url}/#lead/audit/{bob.id}")
+    expect(rows).to_have_count(1)
+    expect(page.locator("#audit-who input")).to_have_value("Bob")
+    # The filter stays while another section and another page are looked at.
+    page.locator("#lead-settings-button").click()
+    expect(page).to_have_url(at("/#lead/settings"))
+    page.locator("#lead-audit-button").click()
+    expect(page).to_have_url(at(f"/#lead/audit/{bob.id}"))
+    page.get_by_role("tab", name="Data", exact=True).click()
+    expect(page).to_have_url(at("/#data"))
+    page.go_back()
+    expect(rows).to_have_count(1)
+    expect(page.locator("#audit-who input")).to_have_value("Bob")

@@ -1,5 +1,7 @@
 """A lead sees who needs a look, reads what they did, and sees what an exclusion would change; text typed while a page loads stays."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -44,6 +46,8 @@ def test_people_come_first_with_their_judgments_and_what_an_exclusion_would_chan
     expect(lead.field("audit-who")).to_have_value("Bob")
     expect(page.locator("#audit-entries tbody tr")).to_have_count(12)
     expect(page.locator("#audit-entries")).not_to_contain_text("Ann")
+    number = next(who.id for who in annotators.all_annotators(crowd.store) if who.name == "Bob")
+    expect(page).to_have_url(re.compile(rf"/#lead/audit/{number}$"))
     assert violations(page) == []
     page.locator("#audit-entries a").first.click()
     expect(page.locator("#lead-linked [data-testid=item]")).to_be_visible()

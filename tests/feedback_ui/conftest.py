@@ -181,8 +181,8 @@ def built(tmp_path_factory):
 def app(built, store, jobs, server, monkeypatch):
     """The Training and the Demo page of the app over this test's store and processes."""
     training, demo = page(built, "TrainingPage"), page(built, "DemoPage")
-    parts = (training.form, training.naming, training.queue, training.triggers, demo.trying, demo.gallery, demo.versions)
-    for owner in (training, demo, *parts):
+    of_training = (training.form, training.naming, training.side_by_side, training.queue, training.triggers)
+    for owner in (training, *of_training, demo, demo.trying, demo.gallery, demo.versions):
         for name, mine in (("store", store), ("auth", Auth(store)), ("jobs", jobs), ("client", server)):
             if hasattr(owner, name):
                 monkeypatch.setattr(owner, name, mine)

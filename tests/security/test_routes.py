@@ -58,6 +58,9 @@ ROUTES = {
     # Prompts come in, and out to who brought them.
     "POST /gradio_api/upload": {L},
     "GET /gradio_api/file={path_or_url:path}": LEAD_PAGE,
+    # What a run has made.
+    "GET /runs/{run_id}/adapter.zip": {R},
+    "GET /runs/{run_id}/metrics.csv": {R},
     # What a lead had exported, for this lead.
     "GET /download/{token}/{name}": {L},
     # Not needed, not there.
@@ -234,6 +237,8 @@ HANDLERS = {
     "training.triggers_panel.TriggersPanel.follow": {R},
     "training.triggers_panel.TriggersPanel.change": {R},
     "training.triggers_panel.TriggersPanel.try_out": {R},
+    "training.side_by_side.SideBySide.open": {R},
+    "training.side_by_side.SideBySide.pick": {R},
     "training.naming.NamePanel.load": {R},
     "training.naming.NamePanel.write": {R},
     "training.queue_panel.QueuePanel.open": {R},

@@ -45,7 +45,7 @@ def test_the_pages_call_every_function_for_events_and_no_other():
     exported = set(re.findall(r"^export function (\w+)", source, flags=re.M))
     # Some come from other modules: `export { a, b };`.
     exported |= {name for names in re.findall(r"^export \{ ([\w, ]+) \};", source, flags=re.M) for name in names.split(", ")}
-    assert called == exported and len(called) == 20
+    assert called == exported and len(called) == 27
     path = f"modules/{modules().version}/events.js"
     assert in_browser("f") == f'async (...values) => (await import(new URL("{path}", document.baseURI).href)).f(...values)'
 
