@@ -263,6 +263,10 @@ class RoundConfig:
     """`auto`, `cpu` or `cuda`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
+    launcher: Literal["none", "accelerate"] = "none"
+    """Who starts the processes that train: `none` is one process, `accelerate` starts `processes` of them on this machine."""
+    processes: PositiveInt = 1
+    """Processes that train side by side, each on a GPU of its own where there are some; batch sizes are those of all together."""
     max_length: Annotated[int, Field(ge=16)] = 2048
     """Most tokens of prompt and answer together, and never more than the model's context: longer answers are cut at their end."""
     gradient_checkpointing: bool = False
@@ -422,11 +426,33 @@ def check(config: RoundConfig) -> None:
                 f"--{name}-max-new-tokens {tokens}: leaves no room for a prompt within --max-length {config.max_length}; "
                 "raise that, or lower this"
             )
+    _check_processes(config)
     for name, part in (("minibatch-size", config.group.minibatch_size), ("num-generations", config.group.num_generations)):
         if config.group.batch_size % part:
             raise ConfigError(f"--group-batch-size {config.group.batch_size} is no multiple of --group-{name} {part}")
     if config.ppo.batch_size % config.ppo.minibatch_size:
         raise ConfigError(f"--ppo-batch-size {config.ppo.batch_size} is no multiple of --ppo-minibatch-size {config.ppo.minibatch_size}")
+
+
+TRAINED_TOGETHER: tuple[Method, ...] = ("ppo", "dpo")
+"""Methods that several processes train together."""
+
+
+def _check_processes(config: RoundConfig) -> None:
+    if config.processes == 1:
+        return
+    if config.launcher == "none":
+        raise ConfigError(f"--processes {config.processes}: nothing starts them; add --launcher accelerate")
+    if config.method not in TRAINED_TOGETHER:
+        raise ConfigError(
+            f"--processes {config.processes}: --method {config.method} is trained by one process; leave the option out, "
+            f"or choose {' or '.join(TRAINED_TOGETHER)}"
+        )
+    for name, size in (("batch-size", config.ppo.batch_size), ("minibatch-size", config.ppo.minibatch_size)):
+        if config.method == "ppo" and size % config.processes:
+            raise ConfigError(
+                f"--ppo-{name} {size}: cannot be shared equally by --processes {config.processes}; make it a multiple of that number"
+            )
 
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:

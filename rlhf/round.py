@@ -13,21 +13,21 @@ from dataclasses import replace
 
 from rlhf import model_files
 from rlhf.analysis import model_card
-from rlhf.config import AtChance, RoundConfig
+from rlhf.config import AtChance, RoundConfig, check
 from rlhf.data import pairs
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import fitting_data
+from rlhf.models.ranks import join
 from rlhf.ppo.rollout import POLICY, REFERENCE
 from rlhf.reward import model as reward_model
-from rlhf.reward.outside import WeightedReward
-from rlhf.reward.scoring import FunctionReward, Scorer
 from rlhf.runs import at_chance, plan, policy_start, reward_function, typed_json
 from rlhf.runs.at_chance import StoppedAtChance
 from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import Estimate, RoundResult
 from rlhf.stages.evaluate import evaluate
 from rlhf.stages.policy import tune_by_ppo, tune_by_trl
-from rlhf.stages.reward import fit_reward, heldout_accuracy, load_outside
+from rlhf.stages.reward import fit_reward, heldout_accuracy
+from rlhf.stages.setup import load_backbone, load_outside, make_scorer
 from rlhf.stages.snapshot import answer_before, take_demonstrations, take_prompts, take_snapshot
 from storage.content import policies
 from storage.core.data_folder import DataFolder
@@ -77,10 +77,11 @@ def run_round(
         n_demonstrations=len(ideal_answers),
     )
     progress.plan({stage: sum(parts.values()) for stage, parts in costs.items()})
-    backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
-    backbone.fold_system = config.fold_system
-    backbone.decoder.checkpoint_layers = config.gradient_checkpointing
-    backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
+    ranks = join(config.device)
+    # On several hosts the launcher says how many there are.
+    check(replace(config, launcher="none" if ranks.alone else "accelerate", processes=ranks.count))
+    backbone = load_backbone(config)
+    ranks.tell("begin", lambda: {"config": {**config.to_dict(), "dtype": str(backbone.base.dtype).removeprefix("torch.")}})
     require_adapters(backbone, config)
     outside = load_outside(config, backbone)
     if start is not None:
@@ -92,20 +93,17 @@ def run_round(
             log.warning("%s", left_out.in_words())
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
-    model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"], outside)
+    model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"], outside, ranks)
     begun = (run_dir / "checkpoint").exists() or (run_dir / "tuned").exists()
     if at_chance.matters(config) and not begun and at_chance.is_at_chance(found := heldout_accuracy(backbone, model, snapshot, progress)):
         answer_chance(store, run_id, at_chance_named or config.at_chance, found)
     asked = [p.messages for p in (*train, *heldout)]
-    scorer: Scorer = model
-    if function is not None and config.reward_function is not None:
-        scorer = FunctionReward(function, config.reward_function, backbone, asked)
-    elif outside is not None:
-        scorer = WeightedReward(model, outside, config.reward.model_weight, backbone, asked)
+    scorer = make_scorer(config, backbone, model, outside, function, asked)
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
     outcome = tune(
-        store, config, backbone, scorer, snapshot, train, ideal_answers, None if start is None else start.folder, run_dir, progress
+        store, config, backbone, scorer, snapshot, train, ideal_answers, None if start is None else start.folder, run_dir, progress, ranks
     )
+    ranks.tell("end")
     measured = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress, costs["evaluate"])
     version = register(store, folder, run_id, config, backbone, progress)
 
@@ -164,11 +162,6 @@ def require_adapters(backbone: Backbone, config: RoundConfig) -> None:
     if config.reward.epochs:
         depth = reward_model.depth_of(backbone, config.reward)
         backbone.require_adapter("reward-adapter-kind", config.reward.adapter, depth=depth)
-
-
-def virtual_tokens(config: RoundConfig) -> int:
-    """The most learned vectors that an adapter of the round puts before a row."""
-    return max((a.virtual_tokens for a in (config.adapter, config.reward.adapter) if a.kind == "prompt"), default=0)
 
 
 def register(

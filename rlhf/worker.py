@@ -1,6 +1,7 @@
 """The process of one training round: `python -m rlhf.worker --data DIR RUN_ID`.
 
-Runs the round and writes to its row how it ended. The round itself is in `round`.
+Runs the round and writes to its row how it ended. The round itself is in `round`. A run of several processes is begun by one that
+starts the others (`runs.rank_processes`), or by `accelerate launch` on each host; then rank 0 runs the round and the others follow.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import argparse
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
-from rlhf.config import AtChance
+from rlhf.config import AtChance, ConfigError, RoundConfig
+from rlhf.runs import rank_processes
 from rlhf.runs.at_chance import StoppedAtChance
 from rlhf.runs.jobs import HEARTBEAT_S
 from rlhf.runs.progress import Cancelled, RunProgress
@@ -23,6 +26,7 @@ from rlhf.runs.results import RoundResult
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
+from storage.core.records import RESUMABLE_STATUSES
 from storage.project import runs
 
 log = logging.getLogger("rankloop.worker")
@@ -102,20 +106,60 @@ def heartbeat(store: Database, run_id: str) -> Iterator[None]:
         thread.join()
 
 
+def of_several_processes(store: Database, run_id: str) -> RoundConfig | None:
+    """The options of a run that waits for several processes, which this one is to start; None where it trains itself."""
+    run = runs.get(store, run_id)
+    if rank_processes.started_by_launcher() or run.status != "queued":
+        return None
+    try:
+        config = RoundConfig.from_dict(run.config)
+    except ConfigError:
+        # The worker that trains fails for this reason, and writes it into the run's row.
+        return None
+    return config if config.processes > 1 else None
+
+
+def follow(device: str, reward: str | None) -> int:
+    """Trains as one of several ranks, but not the first: without a store, as rank 0 says. Returns the exit status."""
+    from rlhf.models import ranks
+    from rlhf.stages import follow
+
+    try:
+        follow.follow(ranks.join(device), reward)
+    except KeyboardInterrupt:
+        return rank_processes.STOPPED
+    except Exception as error:
+        if "Connection closed by peer" in str(error):
+            log.warning("rank %d ends, because another rank has ended", rank_processes.rank())
+        else:
+            log.exception("rank %d ends", rank_processes.rank())
+        return 1
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rlhf.worker", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the store")
     parser.add_argument("run_id")
     parser.add_argument("--at-chance", choices=get_args(AtChance), help="in place of the option of the run's row")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="the run's --device, for ranks other than 0")
+    parser.add_argument("--resume", action="store_true", help="queue the run again if it has ended, as `rankloop train --resume` does")
     parser.add_argument("--reward", metavar="MODULE:FUNCTION", help="the reward function that the run's row must record")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # SIGTERM ends a run as Ctrl-C does: cancelled, and resumable.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.umask(file_modes.UMASK)
+    if rank_processes.rank():
+        return follow(arguments.device, arguments.reward)
     folder = DataFolder(arguments.data)
     store = Database(folder.database)
     try:
+        if arguments.resume and runs.get(store, arguments.run_id).status in RESUMABLE_STATUSES:
+            runs.requeue(store, arguments.run_id)
+        if (config := of_several_processes(store, arguments.run_id)) is not None:
+            command = [sys.executable, "-m", "rlhf.worker", *sys.argv[1:], "--device", config.device]
+            return rank_processes.train(store, arguments.run_id, command, config.processes)
         work(store, folder, arguments.run_id, reward=arguments.reward, at_chance=arguments.at_chance)
     except NotQueued as error:
         log.info("nothing to do: %s", error)

@@ -107,6 +107,8 @@ TESTED_ELSEWHERE = {
     "feedback_ui/server/download_files.py": "tests/feedback_ui/server/test_downloads.py",
     "rlhf/cli/deploy.py": "tests/rlhf/deploy/test_export.py",
     **dict.fromkeys(["feedback_ui/demo/exports.py", "feedback_ui/demo/exports_view.py"], "tests/browser/test_demo_page.py"),
+    # What ranks other than 0 do is seen from rank 0, in a round of two processes.
+    **dict.fromkeys(["rlhf/stages/follow.py", "rlhf/stages/setup.py"], "tests/rlhf/runs/test_rank_processes.py"),
     # The engine's rows, seen from outside.
     "rlhf/generation/lanes.py": "tests/rlhf/generation/test_engine.py",
     **dict.fromkeys(

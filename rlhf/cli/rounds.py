@@ -50,6 +50,9 @@ def add(verbs: Verbs) -> None:
     )
     p.add_argument("--dry-run", action="store_true", help="say what a round would learn from and whether it would start; start nothing")
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
+    p.add_argument(
+        "--no-start", action="store_true", help="write the run and say how several hosts train it with accelerate launch; start nothing"
+    )
     p.add_argument("--judges", default="people", choices=["people", "simulated"], help="whose comparisons decide about the new version")
     add_round_options(p)
 
@@ -182,6 +185,10 @@ def train(args: argparse.Namespace) -> int:
     config = RoundConfig.from_dict(runs.readable(store, args.resume).config) if args.resume else chosen_config(args)
     # The worker checks this too; here it is checked before a row is written.
     reward_function.load_confirmed(config.reward_function, args.reward)
+    if args.debug and config.processes > 1:
+        raise UsageError(f"--debug runs the round inside this process, and --processes {config.processes} need more: leave one of them out")
+    if args.no_start:
+        return not_started(args, jobs, config)
     fetch_weights(config.model)
     run_id = begin(args, jobs, config)
     print(f"run {run_id}", flush=True)
@@ -194,6 +201,22 @@ def train(args: argparse.Namespace) -> int:
     if (found := rounds.of_run(store, run_id)) is not None and run.status == "done":
         print(f"\n{rounds_report.story(round_story.of_round(store, found.id))}")
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
+
+
+def not_started(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> int:
+    """Writes the run, and prints the command that trains it on several hosts."""
+    if args.resume or args.debug:
+        raise UsageError("--no-start writes a new run: leave out --resume and --debug")
+    run_id = jobs.create(config, judges=args.judges).id
+    named = [*(["--device", config.device] if config.device != "auto" else []), *(["--reward", args.reward] if args.reward else [])]
+    worker = " ".join(["-m rlhf.worker --resume --data", str(jobs.folder.root), *named, run_id])
+    print(
+        f"run {run_id} is written and not started. On each host, with the same versions installed; {config.processes} processes in all:\n"
+        f"accelerate launch --multi_gpu --num_processes {config.processes} --num_machines MACHINES --machine_rank RANK_OF_THIS_HOST "
+        f"--main_process_ip HOST_0 --main_process_port 29500 {worker}\n"
+        "Host 0 has the data folder; the others need the base model alone."
+    )
+    return 0
 
 
 def answered(args: argparse.Namespace) -> dict[str, Any]:

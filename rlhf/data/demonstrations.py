@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rlhf.config import ConfigError, RoundConfig
 from storage.core.database import Database
@@ -71,4 +72,9 @@ def write_snapshot(demonstrations: Sequence[Demonstration], folder: Path) -> Non
 def read_snapshot(folder: Path) -> list[Demonstration]:
     # Split at `\n` alone: `splitlines` also splits at characters that an answer may contain.
     lines = (folder / DEMONSTRATIONS_FILE).read_text(encoding="utf-8").split("\n")
-    return [Demonstration(tuple(row["prompt"]), row["text"]) for row in map(json.loads, filter(None, lines))]
+    return [of_row(json.loads(line)) for line in lines if line]
+
+
+def of_row(row: Mapping[str, Any]) -> Demonstration:
+    """The demonstration whose fields a JSON object has."""
+    return Demonstration(tuple(row["prompt"]), row["text"])

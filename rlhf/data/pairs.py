@@ -242,8 +242,12 @@ def _row(pair: PreferencePair) -> dict[str, Any]:
 def read_snapshot(folder: Path) -> list[PreferencePair]:
     """The pairs that `write_snapshot` wrote."""
     with (folder / PAIRS_FILE).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return [PreferencePair(**{**row, "prompt": tuple(row["prompt"])}) for row in rows]
+        return [of_row(json.loads(line)) for line in file]
+
+
+def of_row(row: Mapping[str, Any]) -> PreferencePair:
+    """The pair whose fields a JSON object has."""
+    return PreferencePair(**{**row, "prompt": tuple(row["prompt"])})
 
 
 def of_split(pairs: list[PreferencePair], split: Literal["train", "heldout"]) -> list[PreferencePair]:

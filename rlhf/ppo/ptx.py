@@ -15,6 +15,7 @@ from rlhf.models.adapters import AdapterChoice
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import ended_answer
 from rlhf.models.padding import pad_right
+from rlhf.models.ranks import Ranks
 from rlhf.ppo.actor_critic import TokenBatch
 from rlhf.reward.model import TokenizedExample
 
@@ -42,18 +43,19 @@ def batch(rows: Sequence[TokenizedExample], number: int, size: int, rng: torch.G
     return [rows[order[(number * size + i) % len(rows)]] for i in range(min(size, len(rows)))]
 
 
-def add_gradients(model: nn.Module, batches: Iterable[TokenBatch], coef: float, *, adapter: AdapterChoice) -> float:
+def add_gradients(model: nn.Module, batches: Iterable[TokenBatch], coef: float, *, adapter: AdapterChoice, ranks: Ranks = Ranks()) -> float:
     """Accumulates the gradients of `coef` times the mean loss per answer token; returns that mean, in nats.
 
     The loss is -log pi(answer | prompt), where `pi` is the distribution that is sampled: the temperature divides the logits here too.
 
     Args:
         model: an `ActorCritic`, or what wraps one.
+        batches: this rank's share of them. The gradients are those of the share, and the mean is over all ranks.
     """
     batches = list(batches)
-    count, total = sum(int(batch.mask.sum()) for batch in batches), 0.0
+    count, total = ranks.total(sum(int(batch.mask.sum()) for batch in batches)), 0.0
     for batch in batches:
         nll = -model(batch, adapter=adapter, values=False).logprobs[batch.mask].sum()
         (coef / count * nll).backward()
         total += nll.item()
-    return total / count
+    return ranks.total(total) / count

@@ -19,6 +19,7 @@ from rlhf.generation.recording import RolloutRecorder
 from rlhf.models.backbone import Backbone
 from rlhf.models.decoder import CachedHidden
 from rlhf.models.padding import pad_left, pad_right
+from rlhf.models.ranks import Ranks
 from rlhf.ppo.actor_critic import TokenBatch, forward_logprobs
 from rlhf.reward.scoring import RewardShaper
 from rlhf.runs.work import DECODE_COST, NO_PROGRESS, Work
@@ -92,8 +93,33 @@ class Rollout(NamedTuple):
             prompts=part.prompts[:, first:],
             prompt_mask=part.prompt_mask[:, first:],
             cached=self.cached and CachedHidden(self.cached.depth, self.cached.hidden[at, first:last]),
-            **{name: getattr(part, name)[:, :width] for name in ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")},
+            **{name: getattr(part, name)[:, :width] for name in OF_RESPONSES},
         )
+
+    def of_all(self, ranks: Ranks) -> Rollout:
+        """The rows of all ranks, in the order of the ranks."""
+        if ranks.alone:
+            return self
+        cached = self.cached
+        if cached is not None:
+            # The answers' columns begin where the longest prompt ends, which is another one on each rank: both sides are aligned to it.
+            prompt = self.prompts.shape[1]
+            before, after = cached.hidden[:, :prompt], cached.hidden[:, prompt:]
+            hidden = torch.cat([ranks.gather_padded(before, left=True), ranks.gather_padded(after)], dim=1)
+            cached = CachedHidden(cached.depth, hidden)
+        return Rollout(
+            prompts=ranks.gather_padded(self.prompts, left=True),
+            prompt_mask=ranks.gather_padded(self.prompt_mask, left=True),
+            scores=ranks.gather(self.scores),
+            finished=ranks.gather(self.finished),
+            lengths=ranks.gather(self.lengths),
+            cached=cached,
+            **{name: ranks.gather_padded(getattr(self, name)) for name in OF_RESPONSES},
+        )
+
+
+OF_RESPONSES = ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")
+"""The fields of a rollout with a column for each token of the responses."""
 
 
 @torch.no_grad()
@@ -106,6 +132,7 @@ def collect(
     seed: int,
     *,
     minibatch_size: int,
+    share: slice = slice(None),
     reference: str | None = None,
     engine: GenerationEngine | None = None,
     on_progress: Work = NO_PROGRESS,
@@ -115,14 +142,16 @@ def collect(
     The policy's log-probabilities and hidden states are recorded during sampling, and so are the activations of the frozen layers.
 
     Args:
+        share: the prompts that this process answers. A response's random stream follows from the prompt's place among all of them.
         reference: the reference's adapter, on the same layers as the policy's; None for the base.
         engine: keeps what it allocates for the next rollout; by default one of its own.
     """
+    requests = requests_for(prompts, sampling, seed, adapter=POLICY)[share]
+    prompts = prompts[share]
     lowest = backbone.first_adapted_layer(POLICY)
     for_scoring = min(lowest, reward_shaper.frozen_layers)
     recorder = RolloutRecorder(backbone, [len(prompt) for prompt in prompts], sampling.max_new_tokens, (lowest, for_scoring))
     on_progress.total(DECODE_COST + 2)
-    requests = requests_for(prompts, sampling, seed, adapter=POLICY)
     engine = GenerationEngine(backbone) if engine is None else engine
     sequences = engine.run(requests, recorder=recorder, on_progress=on_progress.part(DECODE_COST))
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))

@@ -22,11 +22,11 @@ from rlhf.generation.sampling import combined_seed, generator
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
 from rlhf.models.lengths import require_room
+from rlhf.models.ranks import Ranks
 from rlhf.ppo import ptx
 from rlhf.ppo.actor_critic import ActorCritic
 from rlhf.ppo.checkpoint_selection import PolicyMetrics
 from rlhf.ppo.checkpoint_tracker import CheckpointTracker
-from rlhf.ppo.distributed import distributed_context
 from rlhf.ppo.ppo_math import (
     adapted_kl_coef,
     explained_variance,
@@ -69,19 +69,24 @@ class PPO:
         seed: int,
         start: Path | None = None,
         demonstrations: Sequence[TokenizedExample] = (),
+        ranks: Ranks = Ranks(),
     ):
-        """`start` is the folder of the adapter that the policy begins with and that is its reference; None for the base."""
+        """`start` is the folder of the adapter that the policy begins with and that is its reference; None for the base.
+
+        Each of the `ranks` answers and learns from its share of every batch, whose size is the config's; weights, metrics and decisions
+        are the same on all of them.
+        """
         for prompt in prompts:
             require_room(backbone, prompt)
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
         self.engine = GenerationEngine(backbone)
         self.sampling, self.reward_shaper = sampling, RewardShaper(reward_model, scoring)
-        self.demonstrations, self.distributed = demonstrations, distributed_context()
+        self.demonstrations, self.ranks = demonstrations, ranks
         self.reference = add_policy(backbone, adapter, seed=seed, start=start)
         self.policy = backbone.parameters(POLICY)
         self.value_head = ValueHead(backbone.hidden_size, sampling.max_new_tokens, backbone.device)
         self.model: nn.Module = ActorCritic(backbone, self.value_head, trained=POLICY, temperature=sampling.temperature)
-        """All that is trained. A process group's gradients are averaged by `DistributedDataParallel` in its place."""
+        """All that is trained, in one module, so that another one can be put around it."""
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.policy.values()), "lr": config.learning_rate},
@@ -143,15 +148,17 @@ class PPO:
         """A batch sampled by the policy, its KL per token, and the policy's metrics."""
         rollout = self.collect(self.value_head, on_progress)
         kl = kl_per_token(rollout.logprobs, rollout.ref_logprobs, rollout.mask, estimator=self.config.kl_estimator)
-        per_completion = float(kl.sum(-1).mean())
-        self.tracker.update(PolicyMetrics(self.reward_shaper.metrics["objective/conservative_scores"], per_completion), self.policy)
+        # From all rows on every rank. Ranks on other processors may round otherwise, and must decide alike.
+        per_completion = self.ranks.mean({"kl": float(kl.sum(-1).mean())})["kl"]
+        shaper_metrics = self.ranks.mean(self.reward_shaper.metrics)
+        self.tracker.update(PolicyMetrics(shaper_metrics["objective/conservative_scores"], per_completion), self.policy)
         return (
             rollout,
             kl,
             {
                 "objective/scores": float(rollout.scores.mean()),
                 "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-                **self.reward_shaper.metrics,
+                **shaper_metrics,
                 "objective/kl": per_completion,
                 "objective/sqrt_kl": max(per_completion, 0.0) ** 0.5,
                 "policy/entropy_avg": float(masked_mean(rollout.entropy, rollout.mask)),
@@ -161,19 +168,21 @@ class PPO:
         )
 
     def collect(self, value_head: nn.Module, on_progress: Work, *, stream: int = 0) -> Rollout:
-        """The rollout of the next step; other streams sample other responses to the same prompts."""
-        return collect(
+        """The rollout of the next step, of all ranks; other streams sample other responses to the same prompts."""
+        rollout = collect(
             self.backbone,
             self.reward_shaper,
             value_head,
             [self.prompts[i] for i in self.batch_indexes(self.step_done)],
             self.sampling.to_sampling(),
-            combined_seed(*self.distributed.key(self.seed, self.step_done, stream)),
+            combined_seed(self.seed, self.step_done, stream),
             minibatch_size=self.config.minibatch_size,
+            share=self.ranks.share(self.config.batch_size),
             reference=self.reference,
             engine=self.engine,
             on_progress=on_progress,
         )
+        return rollout.of_all(self.ranks)
 
     @property
     def warming_up(self) -> bool:
@@ -192,14 +201,16 @@ class PPO:
         history: list[dict[str, float]] = []
         on_progress.total(config.epochs * len(rollout.scores))
         for epoch in range(config.epochs):
-            shuffle = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + epoch))
+            shuffle = generator(torch.device("cpu"), self.seed, self.step_done, 1 + epoch)
             minibatches = torch.split(torch.randperm(len(rollout.scores), generator=shuffle), config.minibatch_size)
             for number, rows in enumerate(minibatches):
                 self.optimizer.zero_grad(set_to_none=True)
                 metrics: dict[str, Tensor | float] = {**self.add_gradients(rollout, advantages, returns, rows)}
                 if config.ptx_coef and not self.warming_up:
                     metrics |= self.add_ptx_gradients(epoch, number)
-                norm = torch.nn.utils.clip_grad_norm_([*self.policy.values(), *self.value_head.parameters()], config.max_grad_norm)
+                trained = [*self.policy.values(), *self.value_head.parameters()]
+                self.ranks.sum_gradients(trained)
+                norm = torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
                 self.optimizer.step()
                 history.append(read_metrics(metrics | {"policy/grad_norm": norm}))
                 on_progress(len(rows))
@@ -212,13 +223,15 @@ class PPO:
     ) -> dict[str, Tensor]:
         """Accumulates a minibatch's gradients over microbatches, weighted by their response tokens; returns its metrics.
 
+        On several ranks the gradients are those of this rank's share, and their sum over ranks is the minibatch's; the metrics are its.
+
         Args:
             rows: on the host.
         """
         config = self.config
         metrics: list[Float[Tensor, " m"]] = []
         tokens = rollout.lengths[rows, 1].sum()
-        for microbatch in torch.split(rows, config.microbatch_size or len(rows)):
+        for microbatch in torch.split(rows[self.ranks.share(len(rows))], config.microbatch_size or len(rows)):
             part, at = rollout.select(microbatch), microbatch.to(rollout.mask.device)
             width = part.responses.shape[1]
             current = self.model(part.tokens(), adapter=POLICY, train_policy=not self.warming_up, entropy=config.entropy_coef > 0)
@@ -232,32 +245,30 @@ class PPO:
             # Read later, all at once: an accelerator is waited for at each look.
             terms = (policy.loss, value, policy.clipfrac, policy.approxkl, policy.ratio, value_clipfrac)
             metrics.append(share * torch.stack([term.detach() for term in terms]).double())
-        return dict(zip(UPDATE_METRICS, sum(metrics[1:], metrics[0]), strict=True))
+        return dict(zip(UPDATE_METRICS, self.ranks.sum(sum(metrics[1:], metrics[0])), strict=True))
 
     def add_ptx_gradients(self, epoch: int, number: int) -> dict[str, float]:
         """Adds the gradients of the demonstrations for the epoch's minibatch `number`; returns the mean loss per token."""
         config = self.config
-        rng = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + config.epochs + epoch))
+        rng = generator(torch.device("cpu"), self.seed, self.step_done, 1 + config.epochs + epoch)
         rows = ptx.batch(self.demonstrations, number, config.minibatch_size, rng)
-        size = config.microbatch_size or len(rows)
+        rows = rows[self.ranks.share(len(rows))]
+        size = config.microbatch_size or max(1, len(rows))
         batches = [ptx.tokens(self.backbone, rows[start : start + size]) for start in range(0, len(rows), size)]
-        return {"loss/ptx_avg": ptx.add_gradients(self.model, batches, config.ptx_coef, adapter=POLICY)}
+        return {"loss/ptx_avg": ptx.add_gradients(self.model, batches, config.ptx_coef, adapter=POLICY, ranks=self.ranks)}
 
     def value_from_scores(self, on_progress: Work) -> None:
         """Fits the value head to the returns of one batch, which the policy samples before its first update."""
         recorder = HiddenRecorder()
         # Not the responses of the first step: values fitted to those would cancel their advantages.
         rollout = self.collect(recorder, on_progress, stream=1 + 2 * self.config.epochs)
-        init_from_returns(self.value_head, recorder.hidden, rollout.scores, rollout.mask, gamma=self.config.gamma)
+        hidden = self.ranks.gather_padded(recorder.hidden)
+        init_from_returns(self.value_head, hidden, rollout.scores, rollout.mask, gamma=self.config.gamma)
 
     def batch_indexes(self, step: int) -> list[int]:
-        """The prompts of one step: passes over all prompts, each in an order of its own, cut into batches.
-
-        Where several processes work side by side, each takes its own batch of the step.
-        """
+        """The prompts of one step: passes over all prompts, each in an order of its own, cut into batches."""
         n, size = len(self.prompts), self.config.batch_size
-        first = (step * self.distributed.world + self.distributed.rank) * size
-        wanted = range(first, first + size)
+        wanted = range(step * size, (step + 1) * size)
         orders = {
             k: torch.randperm(n, generator=generator(torch.device("cpu"), self.seed, 7919, k)).tolist() for k in {i // n for i in wanted}
         }

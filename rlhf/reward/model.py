@@ -34,7 +34,8 @@ from rlhf.models.backbone import Backbone
 from rlhf.models.decoder import CachedHidden
 from rlhf.models.lengths import batches, cut_answer, in_parts
 from rlhf.models.padding import pad_right
-from rlhf.models.trl_wrapper import processing_class, wrapper_config
+from rlhf.models.ranks import Ranks
+from rlhf.models.trl_wrapper import ShareCollator, on_one_device, processing_class, whole_batches, wrapper_config
 from rlhf.reward import targets
 from rlhf.reward.probe import Features, minimise
 from rlhf.reward.targets import PairTargets
@@ -174,15 +175,21 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def frozen_base_features(
-        self, chosen: Sequence[TokenizedExample], rejected: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS
+        self,
+        chosen: Sequence[TokenizedExample],
+        rejected: Sequence[TokenizedExample],
+        *,
+        ranks: Ranks = Ranks(),
+        on_progress: Work = NO_PROGRESS,
     ) -> Features:
-        """The frozen base's features of both sides of every pair. An answer that is in several pairs is computed once."""
+        """The frozen base's features of both sides of every pair. An answer that is in several pairs is computed once, by one rank."""
         rows = [*chosen, *rejected]
         number: dict[tuple[int, ...], int] = {}
         index = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
         distinct = dict(zip(index.tolist(), rows, strict=True))
         base_features = partial(self.features, adapter=None)
-        features = self._map_batches(list(distinct.values()), base_features, self.backbone.hidden_size, on_progress)[index]
+        mine = list(distinct.values())[ranks.share(len(distinct))]
+        features = ranks.gather(self._map_batches(mine, base_features, self.backbone.hidden_size, on_progress))[index]
         return Features(features[: len(chosen)], features[len(chosen) :])
 
     @torch.no_grad()
@@ -338,18 +345,20 @@ class PairCollator:
 
 
 class PreferenceTrainer(RewardTrainer):
-    """TRL's trainer, with the loss that the config selects, on batches of whole rankings."""
+    """TRL's trainer, with the loss that the config selects, on batches of whole rankings, which the ranks share."""
 
-    def __init__(self, model: RewardModel, labels: PairTargets, tie_logit: Float[Tensor, " m"], **trainer_args: Any):
+    def __init__(
+        self, model: RewardModel, labels: PairTargets, tie_logit: Float[Tensor, " m"], ranks: Ranks = Ranks(), **trainer_args: Any
+    ):
         device = model.backbone.device
-        self.reward_model, self.labels, self.tie_logit = model, labels.to(device), tie_logit.to(device)
-        super().__init__(model=TrainableRewardModel(model), data_collator=PairCollator(model), **trainer_args)
+        self.reward_model, self.labels, self.tie_logit, self.ranks = model, labels.to(device), tie_logit.to(device), ranks
+        collator = ShareCollator(PairCollator(model), ranks, partial(targets.terms, labels=labels, config=model.config))
+        super().__init__(model=TrainableRewardModel(model), data_collator=collator, **trainer_args)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         rankings: Any = self.train_dataset
         batches = RankingBatchSampler(RandomSampler(rankings), [len(r) for r in rankings["pairs"]], self.args.per_device_train_batch_size)
-        loader: DataLoader[Any] = self.accelerator.prepare(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator))
-        return loader
+        return whole_batches(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator), self.accelerator)
 
     def compute_loss(
         self,
@@ -358,13 +367,17 @@ class PreferenceTrainer(RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
+        share = inputs["share"]
         outputs = model(**inputs)
         difference = outputs.logits[inputs["chosen"]] - outputs.logits[inputs["rejected"]]
         labels = self.labels.select(inputs["pairs"])
-        value = targets.loss(difference, labels, self.tie_logit, self.reward_model.config)
+        value = share * targets.loss(difference, labels, self.tie_logit, self.reward_model.config)
         ahead = difference.detach().mean(1)[~labels.tie]
-        if len(ahead):
-            self._metrics["train"]["accuracy"].append((ahead > 0).float().mean().item())
+        right, cases = self.ranks.sum(
+            torch.stack([(ahead > 0).float().sum(), torch.tensor(float(len(ahead)), device=ahead.device)]) * (share > 0)
+        )
+        if cases:
+            self._metrics["train"]["accuracy"].append((right / cases).item())
         return (value, outputs) if return_outputs else value
 
 
@@ -402,11 +415,13 @@ def fit(
     report: RewardLogCallback,
     on_progress: Work = NO_PROGRESS,
     on_features: Callable[[Features], None] | None = None,
+    ranks: Ranks = Ranks(),
 ) -> RewardModel:
     """Fits a probe, then adapter and heads to preference pairs, each with the loss that the config selects (`targets`).
 
     Args:
         on_features: called with the probe's features, in the order of the pairs (ties too), before anything is trained.
+        ranks: those that fit it together; each calls this with the same pairs, and has the same model afterwards.
     """
     model = RewardModel(backbone, config, seed=seed)
     if model.adapter:
@@ -418,13 +433,13 @@ def fit(
     ]
     labels = targets.pair_targets(pairs, config, seed=seed)
     on_progress.total(1 + (1 + UPDATE_COST) * config.epochs)
-    features = model.frozen_base_features([c for c, _ in encoded], [r for _, r in encoded], on_progress=on_progress.part(1))
+    features = model.frozen_base_features([c for c, _ in encoded], [r for _, r in encoded], ranks=ranks, on_progress=on_progress.part(1))
     if on_features is not None:
         on_features(features)
     tie_logit = model.init_head_from_probe(features, labels)
     if config.epochs:
         part = on_progress.part((1 + UPDATE_COST) * config.epochs)
-        _fine_tune(model, encoded, labels, tie_logit, config, seed=seed, scratch=scratch, report=report, on_progress=part)
+        _fine_tune(model, encoded, labels, tie_logit, config, seed=seed, scratch=scratch, report=report, on_progress=part, ranks=ranks)
     return model
 
 
@@ -439,6 +454,7 @@ def _fine_tune(
     scratch: Path,
     report: RewardLogCallback,
     on_progress: Work,
+    ranks: Ranks,
 ) -> None:
     """Trains adapter and heads together, by TRL's trainer. The tie logit stays as the probe fitted it."""
     backbone = model.backbone
@@ -465,7 +481,8 @@ def _fine_tune(
         model,
         labels,
         tie_logit,
-        args=arguments,
+        ranks,
+        args=on_one_device(arguments),
         train_dataset=_rankings(encoded, labels),
         processing_class=processing_class(backbone),
         callbacks=[TrainerLogCallback(report, model, on_progress)],

@@ -7,8 +7,8 @@ probabilities. The formulas are in `preference_losses`.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -101,6 +101,16 @@ def loss(difference: Float[Tensor, "n m"], labels: PairTargets, tie_logit: Float
     else:
         losses = bradley_terry(difference, **options)
     return (labels.weight * losses).mean()
+
+
+def terms(ranking: Mapping[str, Any], labels: PairTargets, config: RewardConfig) -> int:
+    """How many terms of the mean in `loss` come from a ranking, each with one for every member.
+
+    Args:
+        ranking: its `pairs` are indices into the labels.
+    """
+    pairs = ranking["pairs"]
+    return len(set(labels.stage[pairs].tolist())) if config.rankings == "plackett-luce" else len(pairs)
 
 
 def fits_tie_logit(labels: PairTargets, config: RewardConfig) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
-from rlhf.models.checkpoint import replace_folder
+from rlhf.models.checkpoint import latest_checkpoint, replace_folder
+from rlhf.models.ranks import Ranks
 from rlhf.ppo import ptx
 from rlhf.ppo.rollout import POLICY, add_policy
 from rlhf.ppo.trainer import PPO
@@ -18,7 +21,7 @@ from rlhf.runs import typed_json
 from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import PolicyOutcome
 from storage.core.database import Database
-from storage.core.records import Prompt
+from storage.core.records import Message, Prompt
 from storage.project import runs
 
 log = logging.getLogger("rankloop.round")
@@ -35,6 +38,7 @@ def tune_by_ppo(
     start: Path | None,
     run_dir: Path,
     progress: RunProgress,
+    ranks: Ranks = Ranks(),
 ) -> PolicyOutcome:
     """PPO on the training prompts, with a checkpoint after every step; returns how it ended.
 
@@ -43,19 +47,13 @@ def tune_by_ppo(
     """
     # Before the checkpoint is read: what fails there failed in this stage.
     progress.stage("ppo")
-    prompt_ids = [backbone.encode(p.messages) for p in train]
-    trainer = PPO(
-        backbone,
-        scorer,
-        prompt_ids,
-        config.ppo,
-        config.adapter,
-        sampling=config.sampling,
-        scoring=config.scoring,
-        seed=config.seed,
-        start=start,
-        demonstrations=ptx.encode(backbone, ideal_answers),
+    messages = [p.messages for p in train]
+    ranks.tell(
+        "ppo",
+        lambda: {"train": messages, "demonstrations": [asdict(d) for d in ideal_answers]},
+        {"reward": run_dir / "reward", "start": start, "checkpoint": latest_checkpoint(run_dir / "checkpoint")},
     )
+    trainer = make_ppo(config, backbone, scorer, messages, ideal_answers, start, ranks)
     trainer.load(run_dir / "checkpoint")
     stage = progress.resume_at(trainer.step_done / trainer.total)
     stage.total(trainer.total - trainer.step_done)
@@ -72,6 +70,31 @@ def tune_by_ppo(
     return outcome
 
 
+def make_ppo(
+    config: RoundConfig,
+    backbone: Backbone,
+    scorer: Scorer,
+    train: Sequence[Sequence[Message]],
+    ideal_answers: Sequence[Demonstration],
+    start: Path | None,
+    ranks: Ranks,
+) -> PPO:
+    """The same trainer on every rank."""
+    return PPO(
+        backbone,
+        scorer,
+        [backbone.encode(messages) for messages in train],
+        config.ppo,
+        config.adapter,
+        sampling=config.sampling,
+        scoring=config.scoring,
+        seed=config.seed,
+        start=start,
+        demonstrations=ptx.encode(backbone, ideal_answers),
+        ranks=ranks,
+    )
+
+
 def tune_by_trl(
     store: Database,
     config: RoundConfig,
@@ -83,6 +106,7 @@ def tune_by_trl(
     start: Path | None,
     run_dir: Path,
     progress: RunProgress,
+    ranks: Ranks = Ranks(),
 ) -> PolicyOutcome:
     """DPO, RLOO, GRPO or SFT. These write no checkpoints: a resumed run restarts the stage, unless it had ended."""
     tuned = run_dir / "tuned"
@@ -97,6 +121,8 @@ def tune_by_trl(
     stage = progress.stage(config.method)
     for prefix in ("objective/", "policy/", "val/", "loss/", f"{config.method}/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, 0)
+    if config.method == "dpo":
+        ranks.tell("dpo", lambda: {"pairs": [asdict(pair) for pair in preferred]}, {"start": start})
     reference = add_policy(backbone, config.adapter, seed=config.seed, start=start)
     tuning.train(
         config,
@@ -109,6 +135,7 @@ def tune_by_trl(
         scratch=run_dir / "scratch",
         on_progress=stage,
         log=progress.log,
+        ranks=ranks,
     )
     with replace_folder(tuned) as folder:
         backbone.save_adapter(POLICY, folder)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from rlhf import evaluation, model_files
+from rlhf import evaluation
 from rlhf.analysis import validation
 from rlhf.analysis.validation import OutsideAgreement, Validation
 from rlhf.config import RoundConfig
@@ -18,6 +18,7 @@ from rlhf.data import pairs
 from rlhf.generation.engine import sample
 from rlhf.generation.sampling import combined_seed
 from rlhf.models.backbone import Backbone
+from rlhf.models.ranks import Ranks
 from rlhf.reward import model as reward_model
 from rlhf.reward import targets
 from rlhf.reward.model import RewardModel
@@ -40,10 +41,12 @@ def fit_reward(
     progress: RunProgress,
     cost: Mapping[str, float],
     outside: OutsideRewardModel | None = None,
+    ranks: Ranks = Ranks(),
 ) -> RewardModel:
     """The reward model, normalised on new answers of the base model to training prompts.
 
     Args:
+        ranks: those that fit it together; rank 0 alone validates and normalises it.
         outside: a reward model from elsewhere, which is compared with the votes and normalised on the same answers.
     """
     if RewardModel.is_saved(run_dir / "reward"):
@@ -70,6 +73,7 @@ def fit_reward(
                 result = replace(result, outside=OutsideAgreement(outside.name, config.reward.model_weight, agreed))
             runs.set_validation(progress.store, progress.run_id, result.to_json())
 
+    ranks.tell("fit", lambda: {"pairs": [asdict(pair) for pair in train_pairs]})
     model = reward_model.fit(
         backbone,
         train_pairs,
@@ -79,6 +83,7 @@ def fit_reward(
         report=report,
         on_progress=stage.part(cost["fit"]),
         on_features=on_features,
+        ranks=ranks,
     )
     prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
     seed = combined_seed(config.seed, 1)
@@ -98,18 +103,6 @@ def heldout_accuracy(
     """The reward model's accuracy on the pairs that measure; None without such pairs."""
     chosen, rejected = evaluation.pair_scores(backbone, model, pairs.of_split(snapshot, "heldout"), progress.uncounted)
     return evaluation.accuracy_on_votes(chosen, rejected)
-
-
-def load_outside(config: RoundConfig, backbone: Backbone) -> OutsideRewardModel | None:
-    """The reward model from elsewhere that the options name, on the backbone's device and in its precision; None without one.
-
-    Raises:
-        ModelError: its folder is no such model, or cannot be read.
-    """
-    if not config.reward.model_path:
-        return None
-    folder = model_files.outside_reward_model(config.reward.model_path)
-    return OutsideRewardModel.load(folder, backbone.device, backbone.base.dtype)
 
 
 def agreement(outside: OutsideRewardModel, heldout: list[pairs.PreferencePair]) -> Estimate | None:

@@ -18,7 +18,7 @@ from trl.trainer.utils import add_fused_lm_head
 from rlhf.config import GroupConfig
 from rlhf.generation.sampling import GeneratedSequence
 from rlhf.models.backbone import Backbone
-from rlhf.models.trl_wrapper import processing_class
+from rlhf.models.trl_wrapper import on_one_device, processing_class
 from rlhf.reward.scoring import ScoreFunction
 from rlhf.runs.work import Work
 from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
@@ -93,7 +93,7 @@ def train(
         trainer = trainer_class(
             model=policy,
             reward_funcs=score,
-            args=training_args,
+            args=on_one_device(training_args),
             train_dataset=Dataset.from_list(dataset),
             processing_class=processing_class(backbone),
             callbacks=[callback],

@@ -13,7 +13,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]  # TRL's lazy modules r
 from rlhf.config import SFTConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
-from rlhf.models.trl_wrapper import processing_class
+from rlhf.models.trl_wrapper import on_one_device, processing_class
 from rlhf.ppo import ptx
 from rlhf.runs.work import Work
 from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
@@ -52,7 +52,7 @@ def train(
     def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         return SFTTrainer(
             model=policy,
-            args=training_args,
+            args=on_one_device(training_args),
             train_dataset=Dataset.from_list(rows(backbone, demonstrations)),
             processing_class=processing_class(backbone),
             callbacks=[callback],

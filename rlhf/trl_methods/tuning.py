@@ -9,6 +9,7 @@ from rlhf.config import RoundConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
+from rlhf.models.ranks import Ranks
 from rlhf.reward.scoring import RewardShaper, Scorer
 from rlhf.runs import plan
 from rlhf.runs.work import Work
@@ -29,12 +30,14 @@ def train(
     scratch: Path,
     on_progress: Work,
     log: LogCallback,
+    ranks: Ranks = Ranks(),
 ) -> None:
     """Trains the adapter POLICY, which must exist.
 
     Args:
         reference: the reference's adapter; None for the base. SFT has no reference.
         log: gets each step's metrics under their stored names.
+        ranks: those that train together, by DPO.
     """
 
     on_progress.total(plan.work_units(config, len(pairs), len(demonstrations)))
@@ -44,7 +47,15 @@ def train(
 
     if config.method == "dpo":
         dpo.train(
-            backbone, pairs, config.dpo, reference=reference, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl
+            backbone,
+            pairs,
+            config.dpo,
+            reference=reference,
+            seed=config.seed,
+            scratch=scratch,
+            on_progress=on_progress,
+            log=log_as_trl,
+            ranks=ranks,
         )
     elif config.method == "sft":
         sft.train(backbone, demonstrations, config.sft, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl)

@@ -46,8 +46,8 @@ def test_options_go_there_and_back(preset):
 
 def test_every_single_option_reaches_its_own_field():
     """Each set alone to another value, and nothing else moves."""
-    # Some options ask for others: a standard deviation needs an ensemble.
-    start = with_options(RoundConfig(), {"reward-ensemble": 2})
+    # Some options ask for others: a standard deviation needs an ensemble, and several processes a launcher.
+    start = with_options(RoundConfig(), {"reward-ensemble": 2, "launcher": "accelerate"})
     before = {o.name: o.default for o in options(start)}
     others = {
         "ppo-kl-estimator": "k3",
@@ -76,6 +76,7 @@ def test_every_single_option_reaches_its_own_field():
         "reward-strength": "margin",
         "reward-rankings": "plackett-luce",
         "reward-model-weight": 0.5,
+        "launcher": "none",
     }
     for option in options(start):
         value = others.get(option.name, option.default * 2 if option.default else option.type(3))
@@ -146,6 +147,21 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"include-simulated": 1}, "must be bool"),
         ({"device": "tpu"}, "--device tpu: choose one of auto, cpu, cuda"),
         ({"dtype": "float8"}, "--dtype float8: choose one of auto, float32, bfloat16"),
+        ({"launcher": "fsdp"}, "--launcher fsdp: choose one of none, accelerate"),
+        ({"launcher": "accelerate", "processes": 0}, "--processes 0: must be greater than 0"),
+        ({"processes": 2}, "--processes 2: nothing starts them; add --launcher accelerate"),
+        (
+            {"launcher": "accelerate", "processes": 2, "method": "grpo"},
+            "--processes 2: --method grpo is trained by one process; leave the option out, or choose ppo or dpo",
+        ),
+        (
+            {"launcher": "accelerate", "processes": 3, "ppo-batch-size": 64},
+            "--ppo-batch-size 64: cannot be shared equally by --processes 3; make it a multiple of that number",
+        ),
+        (
+            {"launcher": "accelerate", "processes": 3, "ppo-batch-size": 66, "ppo-minibatch-size": 22},
+            "--ppo-minibatch-size 22: cannot be shared equally by --processes 3",
+        ),
     ],
 )
 def test_invalid_options_are_refused_by_name(values, said):

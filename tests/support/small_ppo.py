@@ -9,6 +9,7 @@ import torch
 
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig, SamplingConfig, ScoringConfig
 from rlhf.models.backbone import Backbone
+from rlhf.models.ranks import Ranks
 from rlhf.ppo.rollout import collect
 from rlhf.ppo.trainer import PPO, read_metrics
 from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample
@@ -62,6 +63,7 @@ def trainer(
     sampling: SamplingConfig = SAMPLING,
     scoring: ScoringConfig = ScoringConfig(),
     start: Path | None = None,
+    ranks: Ranks = Ranks(),
 ) -> PPO:
     backbone = Backbone.load(folder, "cpu", "float32")
     scorer = ByteReward()
@@ -69,7 +71,7 @@ def trainer(
         settings = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0)
         backbone.add_adapter(ADAPTER, settings.adapter, seed=9)
         scorer = RewardModel(backbone, settings, seed=9)
-    more = {"sampling": sampling, "scoring": scoring, "seed": seed, "start": start, "demonstrations": demonstrations}
+    more = {"sampling": sampling, "scoring": scoring, "seed": seed, "start": start, "demonstrations": demonstrations, "ranks": ranks}
     return PPO(backbone, scorer, PROMPTS, config, adapter, **more)
 
 

@@ -309,6 +309,21 @@ def test_a_dry_run_says_what_a_round_would_do_and_starts_nothing(capsys, data, s
     assert runs.all_runs(store) == []
 
 
+def test_several_processes_need_a_launcher_and_several_hosts_get_their_command(capsys, data, store, model, world):
+    world.fill()
+    two = ("--launcher", "accelerate", "--processes", "2", "--min-pairs", "4")
+    assert train(data, model, "--processes", "2") == 2 and "nothing starts them; add --launcher accelerate" in capsys.readouterr().err
+    assert train(data, model, *two, "--debug") == 2 and "leave one of them out" in capsys.readouterr().err
+    assert train(data, model, "--no-start", "--debug") == 2 and "leave out --resume and --debug" in capsys.readouterr().err
+    assert runs.all_runs(store) == []
+    assert train(data, model, *two, "--no-start") == 0
+    (run,) = runs.all_runs(store)
+    assert (run.status, run.pid, run.config["launcher"], run.config["processes"]) == ("queued", None, "accelerate", 2)
+    said = capsys.readouterr().out
+    assert "accelerate launch --multi_gpu --num_processes 2 --num_machines MACHINES" in said
+    assert said.splitlines()[1].endswith(f"-m rlhf.worker --resume --data {data} --device cpu {run.id}")
+
+
 def test_a_round_that_no_other_process_could_begin_is_refused_while_one_trains(capsys, data, store, model, world):
     world.fill()
     active = jobs.Jobs(store, world.folder).create(world.config())

@@ -1,4 +1,4 @@
-"""`rankloop run`: one run's name and note."""
+"""`rankloop run`: one run's name and note, and its metrics as a file."""
 
 import pytest
 
@@ -34,3 +34,17 @@ def test_nothing_to_write_and_an_unknown_run_are_refused(rankloop, store):
     assert "give --name, --note or both" in rankloop("run", "name", "r1", status=2)
     assert "no run r9" in rankloop("run", "name", "r9", "--name", "x", status=2)
     assert "at most 80" in rankloop("run", "name", "r1", "--name", "n" * 81, status=2)
+
+
+def test_metrics_are_written_as_csv_or_for_tensorboard(rankloop, store, tmp_path):
+    runs.create(store, "r1", config={}, seed=0, versions={})
+    assert "has logged no metrics" in rankloop("run", "metrics", "r1", "--out", str(tmp_path / "m.csv"), status=2)
+    assert not (tmp_path / "m.csv").exists()
+    runs.log_metrics(store, "r1", 1, {"objective/kl": 0.5, "objective/scores": 1.5})
+    assert "2 values written to" in rankloop("run", "metrics", "r1", "--out", str(tmp_path / "m.csv"))
+    assert (tmp_path / "m.csv").read_text() == "step,metric,value\n1,objective/kl,0.5\n1,objective/scores,1.5\n"
+    board = tmp_path / "board"
+    assert str(board / "r1") in rankloop("run", "metrics", "r1", "--to", "tensorboard", "--out", str(board))
+    (file,) = (board / "r1").iterdir()
+    assert b"objective/kl" in file.read_bytes()
+    assert "no run r9" in rankloop("run", "metrics", "r9", "--out", str(board), status=2)

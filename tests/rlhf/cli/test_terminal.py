@@ -28,7 +28,7 @@ PASSWORD = "correct horse"
 VERBS = {
     "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "loop", "runs", "stats", "agreement",
     "leaderboard", "deploy", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue",
-    "round trigger", "run name",
+    "round trigger", "run name", "run metrics",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 
@@ -114,6 +114,7 @@ def test_every_verb_is_here():
         ["round", "rollback", "--reason", EVIL, "--to", EVIL, "--model", "m"], ["round", "unqueue", "1"], ["round", "unqueue", "9"],
         ["round", "trigger"], ["round", "trigger", "--schedule", EVIL], ["round", "trigger", "--model", EVIL, "--after-judgments", "5"],
         ["round", "trigger", "--dry-run"], ["run", "name", "r1", "--name", EVIL, "--note", EVIL], ["run", "name", EVIL, "--note", "x"],
+        ["run", "metrics", EVIL, "--out", EVIL], ["run", "metrics", "r1", "--out", "m.csv"],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip
