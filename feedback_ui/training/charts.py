@@ -118,7 +118,8 @@ def overlaid(translate: Translator, chart: Chart, curves: Sequence[Curve]) -> go
     lines = [
         _run_line(
             translate, number, curves[number][0],
-            [(step, value, step) for step, value in points], f"%{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}", len(points) > 40,
+            [(step, value, step) for step, value in points], Markup("%{{x}}<br>%{{y:{}}}").format(chart.tickformat or ".4~g"),
+            len(points) > 40,
         )
         for number, points in enumerate(of_runs)
         if points
@@ -133,7 +134,7 @@ def overlaid_score_over_kl(translate: Translator, curves: Sequence[Curve]) -> go
     """As `score_over_kl`, of several runs."""
     of_runs = [_score_by_kl(metrics) for _, metrics in curves]
     lines = [
-        _run_line(translate, number, curves[number][0], points, "%{customdata}<br>√KL %{x:.2f}<br>%{y:.3g}", False)
+        _run_line(translate, number, curves[number][0], points, Markup("%{customdata}<br>√KL %{x:.2f}<br>%{y:.3g}"), False)
         for number, points in enumerate(of_runs)
         if points
     ]
@@ -144,7 +145,7 @@ def overlaid_score_over_kl(translate: Translator, curves: Sequence[Curve]) -> go
 
 
 def _run_line(
-    translate: Translator, number: int, name: str, points: Sequence[tuple[float, float, int]], shown: str, many: bool
+    translate: Translator, number: int, name: str, points: Sequence[tuple[float, float, int]], shown: Markup, many: bool
 ) -> go.Scatter:
     """The line of the run `number` through `points`: x, y and step of each."""
     colour, dash, marker = RUN_LINES[number]
@@ -153,7 +154,7 @@ def _run_line(
     return go.Scatter(
         x=x, y=y, customdata=steps, name=Markup("{}").format(name), mode="lines" if many else "lines+markers",
         line={"color": colour, "width": 2, "dash": dash}, marker={"color": colour, "size": 6, "symbol": marker},
-        hovertemplate=Markup("{}<br>{} ").format(name, translate("chart.step")) + Markup(f"{shown}<extra></extra>"),
+        hovertemplate=Markup("{}<br>{} {}<extra></extra>").format(name, translate("chart.step"), shown),
     )  # fmt: skip
 
 
