@@ -26,7 +26,7 @@ def bradley_terry(difference: Float[Tensor, "*n"], *, margin: Number = 0.0, targ
 
 
 def rao_kupper(
-    difference: Float[Tensor, "*n"], tie: Bool[Tensor, "*n"], *, threshold: Number, margin: Number = 0.0, target: Number = 1.0
+    difference: Float[Tensor, "*n"], tie: Bool[Tensor, "*#n"], *, threshold: Number, margin: Number = 0.0, target: Number = 1.0
 ) -> Float[Tensor, "*n"]:
     """Pairs of which some are ties: sides whose strengths are too close are indistinguishable (Rao and Kupper 1967, eq. 2.7).
 
@@ -42,7 +42,7 @@ def rao_kupper(
 
 
 def davidson(
-    difference: Float[Tensor, "*n"], tie: Bool[Tensor, "*n"], *, log_nu: Number, margin: Number = 0.0, target: Number = 1.0
+    difference: Float[Tensor, "*n"], tie: Bool[Tensor, "*#n"], *, log_nu: Number, margin: Number = 0.0, target: Number = 1.0
 ) -> Float[Tensor, "*n"]:
     """Pairs of which some are ties: a tie is as likely as nu times the geometric mean of both sides (Davidson 1970, eq. 2.2).
 

@@ -42,6 +42,14 @@ def test_davidson_of_strengths_4_and_1_with_nu_half():
     assert_close(tensor([won, lost, tied]), -tensor([4 / 6, 1 / 6, 1 / 6]).log())
 
 
+def test_a_pair_is_a_tie_for_every_member_of_an_ensemble():
+    """The members' differences stand in columns, and the marks of ties in one: the same fractions as above, each row a pair."""
+    difference, tie = tensor([[log(2), -log(2)], [log(2), log(2)]]), tensor([[False], [True]])
+    assert_close(rao_kupper(difference, tie, threshold=log(2)), -tensor([[1 / 2, 1 / 5], [3 / 10, 3 / 10]]).log())
+    difference = tensor([[log(4), -log(4)], [log(4), log(4)]])
+    assert_close(davidson(difference, tie, log_nu=log(0.5)), -tensor([[4 / 6, 1 / 6], [1 / 6, 1 / 6]]).log())
+
+
 def test_margins_and_targets_reach_the_tie_terms_too():
     half = tensor([0.5])
     no = tensor([False])
