@@ -18,7 +18,7 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.presenters import empty_state
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, heading, html, label
-from feedback_ui.training import charts, run_view, side_by_side_view, verdict_view
+from feedback_ui.training import charts, run_view, side_by_side_view
 from feedback_ui.training.side_by_side_view import FEWEST, MOST
 from rlhf.analysis import round_story
 from storage.core.database import Database
@@ -90,7 +90,7 @@ class SideBySide:
     def _figures(self, translate: Translator, chosen: Sequence[Run]) -> Markup:
         of_runs = {run.id: rounds.of_run(self.store, run.id) for run in chosen}
         stories = {run_id: round_story.of_round(self.store, found.id) for run_id, found in of_runs.items() if found is not None}
-        evidence = {run_id: verdict_view.evidence(story) for run_id, story in stories.items()}
+        evidence = {run_id: round_story.evidence(story) for run_id, story in stories.items()}
         became = {run_id: story.state for run_id, story in stories.items() if story.round.version is not None}
         return run_view.readable(translate, lambda: side_by_side_view.figures(translate, chosen, evidence, became))
 

@@ -68,7 +68,7 @@ def figures(
     """What each run measured, a column a run. A row that no run has is left out.
 
     Args:
-        evidence: by the run's id, the figures of the blind comparisons of its version, as `verdict_view.evidence` gives them.
+        evidence: by the run's id, the figures of the blind comparisons of its version, as `round_story.evidence` gives them.
         became: by the run's id, what became of its policy version.
     """
     became = became or {}

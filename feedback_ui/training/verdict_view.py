@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.run_view import asks
-from rlhf.analysis import run_verdict
+from rlhf.analysis import round_story, run_verdict
 from rlhf.analysis.round_story import Story
 from rlhf.analysis.run_verdict import Verdict
 from rlhf.runs import results
@@ -18,15 +15,6 @@ from rlhf.runs.results import Estimate
 from storage.core.records import Run
 
 TONES = {"good": "rl-good", "warn": "rl-warn", "bad": "rl-bad", "muted": "rl-muted"}
-
-
-def evidence(story: Story | None) -> Mapping[str, Any]:
-    """The figures of the blind comparisons of a round's version, so far or as they decided; empty where there are none."""
-    if story is None:
-        return {}
-    if story.standing is not None and story.standing.assessment.units:
-        return story.standing.to_json()
-    return next((made.decision.evidence for made in story.decisions if made.decision.decided_by == "comparisons"), {})
 
 
 def section(translate: Translator, run: Run, story: Story | None) -> Markup:
@@ -37,7 +25,7 @@ def section(translate: Translator, run: Run, story: Story | None) -> Markup:
         return tag("p", text, class_="rl-run-verdict rl-warn", role="status", data_testid="run-question")
     if run.status != "done" or not run.result:
         return EMPTY
-    verdict = run_verdict.of(results.of_run(run), evidence(story))
+    verdict = run_verdict.of(results.of_run(run), round_story.evidence(story))
     return tag(
         "p",
         sentence(translate, verdict),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf.analysis.run_table import snapshot_or_empty
 from rlhf.data.pairs import SnapshotManifest
@@ -77,6 +77,24 @@ def of_round(store: Database, round_id: int) -> Story:
         deciding.standing(store, found) if found.is_open else None,
         rounds.asked_comparisons(store, found.id),
     )
+
+
+def of_run(store: Database, run_id: str) -> Story | None:
+    """The story of the round that a run is of; None if it is of none."""
+    found = rounds.of_run(store, run_id)
+    return None if found is None else of_round(store, found.id)
+
+
+def evidence(story: Story | None) -> Mapping[str, Any]:
+    """The figures of the blind comparisons of a round's version, so far or as they decided, and who judged; empty where there are none."""
+    if story is None:
+        return {}
+    found: Mapping[str, Any]
+    if story.standing is not None and story.standing.assessment.units:
+        found = story.standing.to_json()
+    else:
+        found = next((made.decision.evidence for made in story.decisions if made.decision.decided_by == "comparisons"), {})
+    return {**found, "judges": story.round.judges} if found else {}
 
 
 def states(store: Database) -> list[tuple[Round, State]]:

@@ -1,6 +1,6 @@
 """What a finished round showed, in a word: whether the policy improved, by which measure, and whether its reward model beats a coin.
 
-The figures are those of `rlhf.runs.results`, and the blind votes of people, which count first. Nothing is measured here. No torch.
+The figures are those of `rlhf.runs.results`, and those of the blind comparisons, which count first. Nothing is measured here. No torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CHANCE = 0.5
 Improvement = Literal["better", "not_shown", "worse", "proxy", "unknown"]
 """`proxy`: only the reward model that the policy was trained by, or that learned from the same votes, says that it is better."""
 
-Measure = Literal["people", "rule", "reward_function", "reward_model"]
+Measure = Literal["people", "simulated", "rule", "reward_function", "reward_model"]
 
 AgainstCoin = Literal["above", "coin", "below", "unknown"]
 
@@ -31,6 +31,7 @@ IMPROVEMENTS: Mapping[Improvement, str] = {
 }
 MEASURES: Mapping[Measure, str] = {
     "people": "by people's blind votes",
+    "simulated": "by simulated annotators' blind votes",
     "rule": "under the rule",
     "reward_function": "under the reward function",
     "reward_model": "under the reward model",
@@ -64,13 +65,14 @@ class Verdict:
         return f"{IMPROVEMENTS[self.improvement]}{figure}; {REWARD_MODELS[self.reward_model]}{accuracy}"
 
 
-def of(result: RoundResult, people: Mapping[str, Any] | None = None) -> Verdict:
+def of(result: RoundResult, votes: Mapping[str, Any] | None = None) -> Verdict:
     """The verdict on a finished round.
 
     Args:
-        people: the evidence of the blind comparisons with the policy that was current, with `win_rate`, `low`, `high` and `units`, if any.
+        votes: the evidence of the blind comparisons with the policy that was current, with `win_rate`, `low`, `high` and `units`, if any;
+            `judges` is `simulated` where no person judged.
     """
-    measure, win_rate = _best_measure(result, people or {})
+    measure, win_rate = _best_measure(result, votes or {})
     return Verdict(_improvement(measure, win_rate), measure, win_rate, against_coin(result.heldout_accuracy), result.heldout_accuracy)
 
 
@@ -88,10 +90,10 @@ def percent(figure: Estimate) -> str:
     return f"{100 * figure.value:.0f}% ({100 * figure.low:.0f} to {100 * figure.high:.0f}%)"
 
 
-def _best_measure(result: RoundResult, people: Mapping[str, Any]) -> tuple[Measure | None, Estimate | None]:
+def _best_measure(result: RoundResult, votes: Mapping[str, Any]) -> tuple[Measure | None, Estimate | None]:
     """The measure that depends least on what the policy was trained by."""
     found: dict[Measure, Estimate | None] = {
-        "people": estimate_of(people),
+        "simulated" if votes.get("judges") == "simulated" else "people": estimate_of(votes),
         "rule": result.win_rate,
         "reward_function": result.win_rate_by_reward_function,
         "reward_model": result.win_rate_by_reward_model,

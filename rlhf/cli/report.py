@@ -22,11 +22,11 @@ from storage.exchange.import_writer import Report
 from storage.exchange.tracking import left_behind, read_otherwise
 
 
-def table(run: Run, metrics: Sequence[Metric], people: Mapping[str, Any] | None = None) -> str:
+def table(run: Run, metrics: Sequence[Metric], votes: Mapping[str, Any] | None = None) -> str:
     """The results of a finished run, one a line, with 95% intervals.
 
     Args:
-        people: the evidence of the blind comparisons that decided about its version, if there were any.
+        votes: the evidence of the blind comparisons of its version (`round_story.evidence`), if there were any.
     """
     result, snapshot = results.of_run(run), pairs.manifest_of_run(run)
     rule = f"the rule {result.rule!r}" if result.rule else "the rule"
@@ -35,7 +35,7 @@ def table(run: Run, metrics: Sequence[Metric], people: Mapping[str, Any] | None 
     rows = [
         ("run", f"{titled(run.id, run.name)} ({run.status})"),
         ("note", run.note),
-        ("verdict", run_verdict.of(result, people).in_words()),
+        ("verdict", run_verdict.of(result, votes).in_words()),
         (
             "preference pairs",
             pairs.in_words(snapshot.train, snapshot.heldout)

@@ -293,7 +293,7 @@ def runs_(args: argparse.Namespace) -> int:
         run = runs.get(store, args.run_id)
         try:
             print(
-                report.table(run, runs.metrics(store, run.id))
+                report.table(run, runs.metrics(store, run.id), round_story.evidence(round_story.of_run(store, run.id)))
                 if run.status == "done" and run.result
                 else failure_report(run, Jobs(store, folder))
             )

@@ -41,6 +41,9 @@ def test_the_votes_of_people_count_first():
     verdict = run_verdict.of(RoundResult(win_rate=WORSE), evidence)
     assert (verdict.improvement, verdict.measure, verdict.win_rate) == ("better", "people", Estimate(0.64, 0.52, 0.75, 42))
     assert run_verdict.of(RoundResult(win_rate=WORSE), {"win_rate": "high", "guards": []}).measure == "rule"
+    simulated = run_verdict.of(RoundResult(win_rate=WORSE), evidence | {"judges": "simulated"})
+    assert simulated.measure == "simulated" and "64% (52 to 75%) by simulated annotators' blind votes" in simulated.in_words()
+    assert "people" not in simulated.in_words()
 
 
 @pytest.mark.parametrize(

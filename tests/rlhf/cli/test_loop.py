@@ -96,6 +96,10 @@ def test_two_closed_rounds_end_with_decisions_and_one_table(capsys, world):
     # The same command again finds everything done, and one with more rounds goes on.
     assert launch.main(command(world, rounds=2)) == 0
     assert capsys.readouterr().out.splitlines() == [heads, *rows] and len(rounds.all_rounds(world.store)) == 2
+    # No person judged, and the verdict does not say so.
+    assert launch.main(["runs", first.run_id, "--data", str(world.store.path.parent)]) == 0
+    verdict = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("verdict"))
+    assert "by simulated annotators' blind votes" in verdict
 
 
 @pytest.mark.slow
