@@ -129,9 +129,9 @@ def check(wanted: Wanted) -> None:
     if wanted.format not in formats.WRITABLE:
         raise StoreError(f"{wanted.format} cannot be exported: choose one of {', '.join(formats.WRITABLE)}.")
     if wanted.raw_cells and wanted.format != "csv":
-        raise StoreError("Unchanged cells are for CSV: choose the format csv.")
+        raise StoreError("--raw-cells is for CSV: choose the format csv.")
     if wanted.packed and wanted.suffix in (".parquet", ".zip"):
-        raise StoreError(f"A {wanted.suffix} file is packed by itself: leave out Packed.")
+        raise StoreError(f"A {wanted.suffix} file is packed by itself: export it without --packed.")
 
 
 def _run(store: Database, running: RunningExport) -> None:

@@ -100,7 +100,7 @@ def test_one_at_a_time_for_each(store, voted, exports):
     [
         (Wanted("docx"), "docx cannot be exported: choose one of prompts, trl"),
         (Wanted("lines"), "lines cannot be exported"),
-        (Wanted("trl", raw_cells=True), "Unchanged cells are for CSV"),
+        (Wanted("trl", raw_cells=True), "--raw-cells is for CSV"),
         (Wanted("parquet", packed=True), "packed by itself"),
         (Wanted("native", packed=True), "packed by itself"),
     ],
