@@ -22,13 +22,16 @@
     const response = await plainFetch(...request);
     const url = new URL(response.url || "about:blank");
     if (url.origin !== location.origin) return response;
+    const isSignedOut = response.status === NOT_SIGNED_IN;
     // Signed out, or the first account was made meanwhile: the page can do nothing more.
-    if (response.status === NOT_SIGNED_IN) location.assign("/");
-    // Gradio's client drops the reason for which a server function was refused; the pages show a reply's problem.
-    if (REFUSED.includes(response.status) && url.pathname.startsWith("/gradio_api/component_server")) {
-      const { error } = await response.clone().json().catch(() => ({}));
-      if (error) return Response.json({ problem: error, fixable: FIXABLE.includes(response.status) });
-    }
-    return response;
+    if (isSignedOut) location.assign("/");
+    if (!url.pathname.startsWith("/gradio_api/component_server")) return response;
+    if (!isSignedOut && !REFUSED.includes(response.status)) return response;
+    // Gradio's client drops the reason for which a server function was refused; the pages show it.
+    const { error } = await response.clone().json().catch(() => ({}));
+    if (!error) return response;
+    // The page is being left, so that it could not ask later whether its visitor is signed out.
+    if (isSignedOut) return Response.json({ refused: error, signed_out: true });
+    return Response.json({ problem: error, fixable: FIXABLE.includes(response.status) });
   };
 }

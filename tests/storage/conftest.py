@@ -1,11 +1,13 @@
 """A small store with annotators, and methods for what they do."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import pytest
 
 from storage.content import comparisons, completions, policies, prompts
 from storage.content.prompts import NewPrompt
+from storage.core import database
 from storage.core.database import Database
 from storage.core.records import Annotator, Judgment, PolicyVersion, Sampling
 from storage.judging import judgments, queue
@@ -87,3 +89,18 @@ def world(store):
 def new_world():
     """Makes worlds, for tests that need more than one store."""
     return make_world
+
+
+@pytest.fixture
+def distinct_times(monkeypatch):
+    """Each moment that the store records is at least a millisecond after the one before. Acts of one millisecond have no order."""
+
+    class Times(datetime):
+        last = datetime.now().astimezone()
+
+        @classmethod
+        def now(cls, tz=None):
+            cls.last = max(datetime.now(tz), cls.last + timedelta(milliseconds=1))
+            return cls.last
+
+    monkeypatch.setattr(database, "datetime", Times)

@@ -101,6 +101,7 @@ def test_waiting_comparisons_of_starters_are_not_shown_until_they_are_in_use_aga
     assert world.next(world.ann) == other
 
 
+@pytest.mark.usefixtures("distinct_times")
 def test_a_retired_prompt_is_not_shown_and_comes_back(store, world):
     prompt = world.prompt("Mine?")
     waiting = world.comparison(prompt_id=prompt)

@@ -13,6 +13,9 @@ from storage.people.audit import AuditEntry
 from storage.project import guidelines, queued_rounds, runs, settings
 
 
+pytestmark = pytest.mark.usefixtures("distinct_times")
+
+
 @pytest.fixture(autouse=True)
 def cheap_passwords(monkeypatch):
     monkeypatch.setattr(accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))

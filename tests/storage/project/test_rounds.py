@@ -165,6 +165,7 @@ def test_a_rollback_goes_only_to_what_was_current(play):
     assert play.current() == "tiny" and rounds.current(play.store, "hub/other").name == "v-r3"
 
 
+@pytest.mark.usefixtures("distinct_times")
 def test_decisions_are_in_the_audit(play):
     found = play.round("r1")
     promote(play, found, by=play.bob.id)
