@@ -29,8 +29,8 @@ from storage.project import rounds, settings
 
 log = logging.getLogger("rankloop.filler")
 
-COLLECTING = Sampling(temperature=0.7, max_new_tokens=96)
-"""Sampling of the answers that people judge: long enough for an answer with content, short enough to be read twice."""
+COLLECTING = Sampling(temperature=0.7, max_new_tokens=512)
+"""Sampling of the answers that people judge. The limit is for answers that do not end: 96 tokens cut half of the default model's."""
 
 QUEUE_TARGET = 24
 """Comparisons that wait to be judged, at least."""

@@ -11,6 +11,7 @@ import pytest
 from learning import user
 from waiting import PATIENCE_S, until
 
+from rlhf.runs import memory
 from rlhf.serving import filler as module
 from rlhf.serving.client import PolicyServerDown
 from rlhf.serving.comparison_plan import assign_prompts
@@ -78,6 +79,10 @@ def running(filler):
         yield filler
     finally:
         filler.stop()
+
+
+def test_the_estimate_of_memory_and_time_knows_the_limit_of_collected_answers():
+    assert COLLECTING.max_new_tokens == memory.COLLECTED_TOKENS
 
 
 def test_comparisons_hold_what_was_drawn(store, asked, model):
