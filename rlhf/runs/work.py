@@ -26,7 +26,7 @@ class Activity(NamedTuple):
 
     name: str
     done: int = 0
-    count: int = 0
+    total: int = 0
     """0 for what is not counted."""
 
 
@@ -101,7 +101,7 @@ class _NamedPart(Work):
         left = max(0.0, self._left - amount)
         done = 1 - left / self._share if self._share else 1.0
         # A little over it, because shares of 1 add up to 1 only nearly.
-        self._tell(self._activity._replace(done=int(self._activity.count * done + 1e-6)))
+        self._tell(self._activity._replace(done=int(self._activity.total * done + 1e-6)))
         super()._advance(amount)
 
 
