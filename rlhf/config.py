@@ -479,9 +479,7 @@ def _check_rollouts(config: RoundConfig) -> None:
         raise ConfigError(f"--rollouts {config.rollouts}: is no address of a server; it is like http://127.0.0.1:8000/v1")
     if url.username is not None or url.password is not None:
         # What stands in the run's row is shown to people.
-        raise ConfigError(
-            "--rollouts: a key does not stand in the address; name its variable or file: --rollouts-key-env, --rollouts-key-file"
-        )
+        raise ConfigError("--rollouts: a key does not stand in the address; name where it is: --rollouts-key-env or --rollouts-key-file")
     if config.method != "ppo":
         raise ConfigError(f"--rollouts: --method {config.method} samples in this process; leave the option out, or choose ppo")
     if config.adapter.kind not in SERVED_KINDS:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -127,6 +127,7 @@ OF_RESPONSES = ("responses", "mask", "logprobs", "rollout_logprobs", "ref_logpro
 """The fields of a rollout with a column for each token of the responses."""
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Another engine than the trainer's own, which samples a rollout with the policy."""
 

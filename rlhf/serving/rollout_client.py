@@ -118,15 +118,16 @@ class RolloutClient:
         vocabulary: int,
         end_tokens: Sequence[int],
         on_wait: Callable[[], None] = lambda: None,
-        attempts: int = MAX_ATTEMPTS,
-        first_pause_s: float = FIRST_PAUSE_S,
+        attempts: int | None = None,
+        first_pause_s: float | None = None,
     ):
         self.url = url.rstrip("/").removesuffix("/v1")
         self.vocabulary, self.end_tokens = vocabulary, tuple(end_tokens)
         self.on_wait = on_wait
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._has_key = bool(api_key)
-        self._attempts, self._first_pause_s = attempts, first_pause_s
+        self._attempts = attempts or MAX_ATTEMPTS
+        self._first_pause_s = FIRST_PAUSE_S if first_pause_s is None else first_pause_s
         self._folders: dict[str, Path] = {}
 
     # What the server has.

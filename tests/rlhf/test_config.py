@@ -129,7 +129,10 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"rollouts": ""}, "--rollouts : is no address of a server"),
         ({"rollouts": "http://[::1/v1"}, "is no address of a server"),
         ({"rollouts": "http://me:secret@host/v1"}, "--rollouts: a key does not stand in the address; name where it is: --rollouts-key-env"),
-        ({"rollouts": "http://h/v1", "method": "grpo"}, "--rollouts: --method grpo samples in this process; leave the option out, or choose"),
+        (
+            {"rollouts": "http://h/v1", "method": "grpo"},
+            "--rollouts: --method grpo samples in this process; leave the option out, or choose",
+        ),
         ({"rollouts": "http://h/v1", "adapter-kind": "dora"}, "--rollouts: no such server loads an adapter of kind dora; leave the option"),
         (
             {"rollouts": "http://h/v1", "launcher": "accelerate", "processes": 2},
