@@ -34,7 +34,7 @@ def test_what_cannot_be_served_is_told_before_a_model_is_read(tmp_path, capsys, 
 
 
 def test_the_options_for_trainers_reach_the_process(tmp_path, monkeypatch):
-    """What is started is all that differs from a server for clients; the process itself is tested beside the routes."""
+    """What is started differs from a server for clients in these alone; the routes have tests of their own."""
     started = []
     monkeypatch.setattr(launch.subprocess, "Popen", lambda command, **_: started.append(command) or exit())
     monkeypatch.setattr(launch, "fetch_weights", lambda model: None)
