@@ -38,9 +38,9 @@ def test_the_options_for_trainers_reach_the_process(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(launch.subprocess, "Popen", lambda command, **_: started.append(command) or exit())
     monkeypatch.setattr(launch, "fetch_weights", lambda model: None)
+    asked = ["--port", str(supervisor.free_port()), "--lora-folder", str(tmp_path / "runs"), "--logprobs-mode", "processed_logprobs"]
     with pytest.raises(SystemExit):
-        launch.main(["policy-server", "--data", str(tmp_path), "--port", str(supervisor.free_port()), "--lora-folder", str(tmp_path / "runs"),
-                     "--logprobs-mode", "processed_logprobs"])  # fmt: skip
+        launch.main(["policy-server", "--data", str(tmp_path), *asked])
     ((*_, option, folder, mode, value),) = started
     assert [option, folder, mode, value] == ["--lora-folder", str(tmp_path / "runs"), "--logprobs-mode", "processed_logprobs"]
 
