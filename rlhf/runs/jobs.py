@@ -11,6 +11,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -214,14 +215,15 @@ class Jobs:
         except (OSError, StoreError):
             return ""
 
-    def spawn(self, run_id: str, reward: str | None = None, *, at_chance: AtChance | None = None) -> None:
+    def spawn(self, run_id: str, reward: str | None = None, *, at_chance: AtChance | None = None, more: Sequence[str] = ()) -> None:
         """Starts the worker of a run whose row exists.
 
         Args:
             reward: the function that the command line names, if any.
             at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
+            more: further arguments of the worker, which name where a key is.
         """
-        named = [*(["--reward", reward] if reward else []), *(["--at-chance", at_chance] if at_chance else [])]
+        named = [*(["--reward", reward] if reward else []), *(["--at-chance", at_chance] if at_chance else []), *more]
         log = self.folder.run_log(run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
