@@ -1132,3 +1132,12 @@ def test_m024_s_views_show_what_they_showed_and_names_besides(before):
     assert before.conn.execute("SELECT * FROM audit WHERE act = 'named'").fetchall() == [
         (at(82), ANN, "named", "run", "round-1", "Baseline")
     ]
+
+
+def test_m025_adds_the_jobs_of_runs(step):
+    done = step("m025_run_jobs")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {"runs.job"}
+    assert all(done.added(kind) == set() for kind in ("keys", "indexes", "triggers", "views"))
+    assert {row["job"] for row in done.new["rows"]["runs"]} == {None}
