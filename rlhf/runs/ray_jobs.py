@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import threading
 import time
@@ -206,8 +207,12 @@ def _as_row(job: Job) -> dict[str, Any]:
 
 
 def _reason(message: str) -> str:
-    """Ray's message without the log that it may hold, in one line."""
-    return " ".join(message.split(", last available logs")[0].split())[:MAX_MESSAGE_CHARS].rstrip(" .") or "without a reason"
+    """Ray's message in one line, without the log that it may hold and without the fields of its own actor: `pid: 12` and the like."""
+    lines = [line for line in message.split(", last available logs")[0].splitlines() if not _FIELD.match(line)]
+    return " ".join(" ".join(lines).split())[:MAX_MESSAGE_CHARS].rstrip(" .") or "without a reason"
+
+
+_FIELD = re.compile(r"\s+\w+: ")
 
 
 def _variables(resources: Resources) -> dict[str, str]:

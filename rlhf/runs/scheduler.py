@@ -180,7 +180,7 @@ def silent_s(run: Run) -> float:
 
 
 def worker_command(folder: DataFolder, run_id: str, options: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "rlhf.worker", "--data", str(folder.root), *options, run_id]
+    return [sys.executable, "-m", "rlhf.worker", "--data", str(folder.root), run_id, *options]
 
 
 def _alive(run: Run) -> bool:

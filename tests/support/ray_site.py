@@ -1,4 +1,4 @@
-"""A small server that speaks Ray's Jobs API as Ray 2.60 does, and runs each entrypoint as Ray does: in a shell, in a process group of its own.
+"""A small server that speaks Ray's Jobs API as Ray 2.60 does, and runs each entrypoint as Ray does: in a shell that leads a process group.
 
 Its answers have the fields, statuses and texts that a real cluster gave (`tests/rlhf/runs/test_real_ray.py` asks one).
 """
@@ -20,8 +20,10 @@ PENDING = (
     "It may be waiting for the runtime environment to be set up."
 )
 DIED = (
-    "Job supervisor actor died: The actor died unexpectedly before finishing this task.\n\tclass_name: JobSupervisor\n"
+    "Job supervisor actor died: The actor died unexpectedly before finishing this task.\n\tclass_name: JobSupervisor\n\tpid: 16458\n"
+    "\tname: _ray_internal_job_actor_rankloop-r1128-0501-6f32-79bbc4\n\tnamespace: SUPERVISOR_ACTOR_RAY_NAMESPACE\n\tip: 192.0.2.2\n"
     "The actor died because its node has died. Node Id: 51ba\n"
+    "\tthe actor's node was terminated unexpectedly: health check failed due to missing too many heartbeats"
 )
 
 
