@@ -25,7 +25,7 @@ from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.core.records import Run, RunStatus
 
-MAX_MESSAGE_CHARS = 400
+MAX_MESSAGE_CHARS = 500
 """Characters of a cluster's message that are kept."""
 
 

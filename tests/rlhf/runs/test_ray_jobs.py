@@ -168,8 +168,12 @@ def test_a_cluster_out_of_reach_ends_no_run_and_says_since_when(jobs, waiting, s
     assert jobs.reap() == []
     first = job_of(row(jobs, waiting))
     assert first.state == "unreachable" and first.message.startswith("no connection")
-    assert jobs.reap() == [] and job_of(row(jobs, waiting)).since == first.since
     site.come_back()
+    site.answer = 503, {}, b""
+    assert jobs.reap() == []
+    still = job_of(row(jobs, waiting))
+    assert still.message == "a proxy before it answers HTTP 503" and (still.state, still.since) == (first.state, first.since)
+    site.answer = None
     site.newest.set_status = "RUNNING", "Job is currently running."
     assert jobs.reap() == []
     back = row(jobs, waiting)
