@@ -38,7 +38,21 @@ GENERATOR = {"--check"}
 COMMAND_NAMES = {"rankloop", ".venv/bin/rankloop", "make", "python", "python3", ".venv/bin/python", ".venv/bin/pip"}
 """Programs of this project's own commands, of which each line is checked."""
 
-STRANGE_NAMES = {"litestream", "git", "/tmp/trl/bin/pip", "/tmp/ls-venv/bin/pip", "rsync", "curl", "openssl", "lm_eval", "ray", "sbatch", "sky", "ssh", "scp"}
+STRANGE_NAMES = {
+    "litestream",
+    "git",
+    "/tmp/trl/bin/pip",
+    "/tmp/ls-venv/bin/pip",
+    "rsync",
+    "curl",
+    "openssl",
+    "lm_eval",
+    "ray",
+    "sbatch",
+    "sky",
+    "ssh",
+    "scp",
+}
 """Programs of others that the documents call, whose lines are not checked."""
 
 

@@ -1134,8 +1134,16 @@ def test_m024_s_views_show_what_they_showed_and_names_besides(before):
     ]
 
 
-def test_m025_adds_the_jobs_of_runs(step):
-    done = step("m025_run_jobs")
+def test_m025_adds_what_an_active_run_does(step):
+    done = step("m025_run_activity")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {f"runs.{column}" for column in words("activity activity_done activity_count")}
+    assert (done.added("keys"), done.added("indexes"), done.added("views"), done.added("triggers")) == (set(), set(), set(), set())
+
+
+def test_m026_adds_the_jobs_of_runs(step):
+    done = step("m026_run_jobs")
     assert_kept(done)
     assert_dropped_nothing(done)
     assert done.added("columns") == {"runs.job"}
