@@ -22,7 +22,8 @@ OTHER_PROGRAMS = {
     "--system", "--home-dir", "--shell", "--now", "--init",
     "--upgrade", "--constraint", "--editable", "--url",
     "--apply", "--tasks", "--model", "--continuous-batching",
-    "--head", "--resources", "--nodelist", "--nodes", "--ntasks", "--cpus-per-task", "--gres", "--time", "--signal", "--output", "--open-mode",
+    "--head", "--resources", "--nodelist", "--nodes", "--ntasks", "--cpus-per-task", "--gres", "--time", "--signal", "--output",
+    "--open-mode",
 }  # fmt: skip
 """Options of useradd, docker, systemctl, pip, lm-eval, `transformers serve`, `ray start`, sbatch and srun."""
 
