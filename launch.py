@@ -33,7 +33,7 @@ from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.runs.triggers import RoundStarter
 from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
-from rlhf.serving import api_key, endpoints
+from rlhf.serving import api_key, endpoints, lora_options
 from rlhf.serving.endpoints import EndpointOptionError
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
@@ -135,6 +135,7 @@ def policy_server(args: argparse.Namespace) -> int:
     command = [
         sys.executable, "-m", "rlhf.generation.server", "--data", str(args.data.absolute()), "--host", args.host, "--port", str(args.port),
         "--model", args.model, "--device", args.device, "--no-queue", *api_key.as_arguments(args),
+        *lora_options.as_arguments(args),
     ]  # fmt: skip
     print(f"the policy server will answer at http://{args.host}:{args.port}/v1 when its model is loaded (Ctrl-C stops it)", flush=True)
     with subprocess.Popen(command, env=engine_environment()) as process:
@@ -266,6 +267,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = verbs.add("policy-server", policy_server, [engine_options()])
     p.add_argument("--port", type=int, default=POLICY_PORT, help="TCP port on 127.0.0.1, or on the address of --host")
     p.add_argument("--host", default=HOST, help="address to serve at; any but this machine's own needs --api-key-file")
+    lora_options.add_options(p)
     api_key.add_option(p)
 
     exchange.add(verbs)

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -23,6 +24,7 @@ from rlhf.runs.at_chance import StoppedAtChance
 from rlhf.runs.jobs import HEARTBEAT_S
 from rlhf.runs.progress import Cancelled, RunProgress
 from rlhf.runs.results import RoundResult
+from rlhf.serving import rollout_options
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
@@ -43,6 +45,7 @@ def work(
     on_change: Callable[[str, float, float | None], None] | None = None,
     reward: str | None = None,
     at_chance: AtChance | None = None,
+    rollouts_key: Callable[[], str] = str,
     job: str | None = None,
 ) -> None:
     """Runs one round in this process and writes how it ended.
@@ -50,6 +53,7 @@ def work(
     Args:
         reward: the function that the command line names.
         at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
+        rollouts_key: reads the API key of the server that samples the rollouts.
         job: the id of the cluster's job that this process is.
 
     Raises:
@@ -69,7 +73,7 @@ def work(
             # This import takes seconds and fails where torch is broken: the row must show both.
             from rlhf.round import run_round
 
-            version = run_round(store, folder, run_id, progress, reward, at_chance)
+            version = run_round(store, folder, run_id, progress, reward, at_chance, rollouts_key())
         log.info("done: %s", version.name)
     except StoppedAtChance as stopped:
         progress.close_stage()
@@ -151,6 +155,7 @@ def main() -> int:
     parser.add_argument("--reward", metavar="MODULE:FUNCTION", help="the reward function that the run's row must record")
     parser.add_argument("--job", help="the id of the cluster's job that this process is, as the run's row has it")
     parser.add_argument("--machine", default="", help="with --job: the machine that has the store, as `scheduled_worker.machine` names it")
+    rollout_options.add_options(parser)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # SIGTERM ends a run as Ctrl-C does: cancelled, and resumable.
@@ -173,7 +178,16 @@ def main() -> int:
         if (config := of_several_processes(store, arguments.run_id)) is not None:
             command = [sys.executable, "-m", "rlhf.worker", *sys.argv[1:], "--device", config.device]
             return rank_processes.train(store, arguments.run_id, command, config.processes)
-        work(store, folder, arguments.run_id, reward=arguments.reward, at_chance=arguments.at_chance, job=arguments.job)
+        key = partial(rollout_options.read, arguments)
+        work(
+            store,
+            folder,
+            arguments.run_id,
+            reward=arguments.reward,
+            at_chance=arguments.at_chance,
+            rollouts_key=key,
+            job=arguments.job,
+        )
     except NotQueued as error:
         log.info("nothing to do: %s", error)
         return 0

@@ -21,11 +21,11 @@ TEXTS = {document: document.read_text(encoding="utf-8") for document in DOCUMENT
 OTHER_PROGRAMS = {
     "--system", "--home-dir", "--shell", "--now", "--init",
     "--upgrade", "--constraint", "--editable", "--url",
-    "--apply", "--tasks", "--model", "--continuous-batching",
+    "--apply", "--tasks", "--model", "--continuous-batching", "--enable-lora", "--max-lora-rank", "--max-model-len",
     "--head", "--resources", "--nodelist", "--nodes", "--ntasks", "--cpus-per-task", "--gres", "--time", "--signal", "--output",
     "--open-mode",
 }  # fmt: skip
-"""Options of useradd, docker, systemctl, pip, lm-eval, `transformers serve`, `ray start`, sbatch and srun."""
+"""Options of useradd, docker, systemctl, pip, lm-eval, `transformers serve`, `vllm serve`, `ray start`, sbatch and srun."""
 
 BENCHMARKS = {
     "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
@@ -40,20 +40,9 @@ COMMAND_NAMES = {"rankloop", ".venv/bin/rankloop", "make", "python", "python3", 
 """Programs of this project's own commands, of which each line is checked."""
 
 STRANGE_NAMES = {
-    "litestream",
-    "git",
-    "/tmp/trl/bin/pip",
-    "/tmp/ls-venv/bin/pip",
-    "rsync",
-    "curl",
-    "openssl",
-    "lm_eval",
-    "ray",
-    "sbatch",
-    "sky",
-    "ssh",
-    "scp",
-}
+    "litestream", "git", "/tmp/trl/bin/pip", "/tmp/ls-venv/bin/pip", "rsync", "curl", "openssl", "lm_eval", "vllm", "ray", "sbatch", "sky",
+    "ssh", "scp",
+}  # fmt: skip
 """Programs of others that the documents call, whose lines are not checked."""
 
 

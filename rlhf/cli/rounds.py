@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -22,6 +23,8 @@ from rlhf.data import lineage
 from rlhf.runs import deciding, dry_run, ray_jobs, results, reward_function, scheduler, triggers
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.safe_output import one_line
+from rlhf.serving import rollout_options
+from rlhf.serving.endpoints import EndpointOptionError
 from rlhf.simulation.judges import RULES, LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError
 from rlhf.simulation.simulate import simulate as run_simulation
@@ -48,6 +51,7 @@ def add(verbs: Verbs) -> None:
         metavar="MODULE:FUNCTION",
         help="score completions by this Python function(prompts, completions) instead of the reward model; repeat it with --resume",
     )
+    rollout_options.add_options(p)
     p.add_argument("--dry-run", action="store_true", help="say what a round would learn from and whether it would start; start nothing")
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     p.add_argument(
@@ -183,6 +187,8 @@ def train(args: argparse.Namespace) -> int:
     workers = ray_jobs.from_options(args)
     if args.scheduler != "local" and (args.debug or args.no_start):
         raise UsageError(f"--scheduler {args.scheduler} starts a worker elsewhere: leave out --debug and --no-start")
+    if args.scheduler != "local" and args.rollouts_key_env:
+        raise UsageError("--rollouts-key-env: a job does not have this command's environment; name a file with --rollouts-key-file")
     folder, store = open_store(args.data)
     jobs = Jobs(store, folder, workers)
     if args.dry_run:
@@ -192,6 +198,7 @@ def train(args: argparse.Namespace) -> int:
     jobs.require_scheduler()
     # The worker checks this too; here it is checked before a row is written.
     reward_function.load_confirmed(config.reward_function, args.reward)
+    check_key(args, config)
     if args.debug and config.processes > 1:
         raise UsageError(f"--debug runs the round inside this process, and --processes {config.processes} need more: leave one of them out")
     if args.no_start:
@@ -200,7 +207,7 @@ def train(args: argparse.Namespace) -> int:
     run_id = begin(args, jobs, config)
     print(f"run {run_id}", flush=True)
     if args.debug:
-        debug(store, folder, run_id, args.reward, **answered(args))
+        debug(store, folder, run_id, args.reward, rollouts_key=partial(rollout_options.read, args), **answered(args))
     else:
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
@@ -210,12 +217,26 @@ def train(args: argparse.Namespace) -> int:
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
 
 
+def check_key(args: argparse.Namespace, config: RoundConfig) -> None:
+    """Refuses a key that cannot be read or that is for no server. The worker reads it again."""
+    try:
+        key = rollout_options.read(args)
+    except EndpointOptionError as error:
+        raise UsageError(str(error)) from error
+    if key and not config.rollouts:
+        raise UsageError("a key for rollouts, which this process samples itself: add --rollouts URL, or leave out the key")
+
+
 def not_started(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> int:
     """Writes the run, and prints the command that trains it on several hosts."""
     if args.resume or args.debug:
         raise UsageError("--no-start writes a new run: leave out --resume and --debug")
     run_id = jobs.create(config, judges=args.judges).id
-    named = [*(["--device", config.device] if config.device != "auto" else []), *(["--reward", args.reward] if args.reward else [])]
+    named = [
+        *(["--device", config.device] if config.device != "auto" else []),
+        *(["--reward", args.reward] if args.reward else []),
+        *rollout_options.as_arguments(args),
+    ]
     worker = " ".join(["-m rlhf.worker --resume --data", str(jobs.folder.root), *named, run_id])
     print(
         f"run {run_id} is written and not started. On each host, with the same versions installed; {config.processes} processes in all:\n"
@@ -234,16 +255,17 @@ def answered(args: argparse.Namespace) -> dict[str, Any]:
 def begin(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> str:
     """Begins the round, and returns its run's id; the worker is started, except for `--debug`.
 
-    A round waits for those that train or wait before it. A resumed run, one with `--debug`, one for another scheduler and one that is
-    scored by code of this command line do not wait: no other process could begin them, so they are refused while another round trains.
+    A round waits for those that train or wait before it. A resumed run, one with `--debug`, one for another scheduler, and one that needs
+    code or a key that this command line names do not wait: no other process could begin them, so they are refused while another round
+    trains.
     """
-    if not (args.resume or args.debug or args.reward or args.scheduler != "local"):
+    if not (args.resume or args.debug or args.reward or args.scheduler != "local" or rollout_options.named(args)):
         return wait_for_turn(jobs, jobs.start(config, judges=args.judges))
     if args.resume:
         jobs.requeue(args.resume)
     run_id: str = args.resume or jobs.create(config, judges=args.judges).id
     if not args.debug:
-        jobs.spawn(run_id, args.reward, **answered(args))
+        jobs.spawn(run_id, args.reward, more=rollout_options.as_arguments(args), **answered(args))
     return run_id
 
 
@@ -283,13 +305,20 @@ def dry(args: argparse.Namespace, jobs: Jobs) -> int:
     return 0 if would.hindrance is None else 2
 
 
-def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None, at_chance: AtChance | None = None) -> None:
+def debug(
+    store: Database,
+    folder: DataFolder,
+    run_id: str,
+    reward: str | None,
+    at_chance: AtChance | None = None,
+    rollouts_key: Callable[[], str] = str,
+) -> None:
     """Runs the round inside this process; its errors are raised here, for a debugger to see."""
     from rlhf.runs.progress import Cancelled
     from rlhf.worker import work
 
     with round_bar() as show, contextlib.suppress(Cancelled, KeyboardInterrupt):
-        work(store, folder, run_id, show, reward, at_chance)
+        work(store, folder, run_id, show, reward, at_chance, rollouts_key)
 
 
 def runs_(args: argparse.Namespace) -> int:

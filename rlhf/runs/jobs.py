@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -240,17 +241,18 @@ class Jobs:
         except (OSError, StoreError):
             return ""
 
-    def spawn(self, run_id: str, reward: str | None = None, *, at_chance: AtChance | None = None) -> None:
+    def spawn(self, run_id: str, reward: str | None = None, *, at_chance: AtChance | None = None, more: Sequence[str] = ()) -> None:
         """Starts the worker of a run whose row exists.
 
         Args:
             reward: the function that the command line names, if any.
             at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
+            more: further arguments of the worker, which name where a key is.
 
         Raises:
             RoundError: it could not be started; the run has failed.
         """
-        options = [*(["--reward", reward] if reward else []), *(["--at-chance", at_chance] if at_chance else [])]
+        options = [*(["--reward", reward] if reward else []), *(["--at-chance", at_chance] if at_chance else []), *more]
         try:
             self.scheduler.start(self.store, self.folder, run_id, options)
         except OSError as error:

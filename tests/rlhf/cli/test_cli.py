@@ -349,6 +349,21 @@ def test_a_second_round_waits_for_its_turn(capsys, data, store, model, world, mo
     assert f"run {queued_rounds.get(store, 1).run_id}" in output
 
 
+def test_a_key_for_rollouts_is_read_before_a_row_is_written(capsys, data, store, model, world, tmp_path):
+    world.fill()
+    for more, said in (
+        (["--rollouts", "http://127.0.0.1:1/v1", "--rollouts-key-env", "NO_SUCH_KEY"], "the environment variable NO_SUCH_KEY holds no key"),
+        (["--rollouts", "http://127.0.0.1:1/v1", "--rollouts-key-file", str(tmp_path / "gone")], "the key's file"),
+        (["--rollouts-key-env", "PATH_OF_KEY"], "a key for rollouts, which this process samples itself: add --rollouts URL"),
+        (["--rollouts", "nowhere"], "--rollouts nowhere: is no address of a server"),
+    ):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("PATH_OF_KEY", "sk-1")
+            assert train(data, model, *more) == 2
+        assert said in capsys.readouterr().err
+    assert runs.all_runs(store) == []
+
+
 def test_ctrl_c_takes_a_waiting_round_out_of_the_queue(capsys, data, store, model, world, monkeypatch):
     world.fill()
     jobs.Jobs(store, world.folder).create(world.config())
@@ -392,6 +407,7 @@ def test_a_scheduler_is_checked_before_a_run_is_written(capsys, data, store, mod
     nobody = ("--scheduler", "ray", "--address", "http://127.0.0.1:1")
     assert train(data, model, "--scheduler", "ray") == 2 and "needs --address" in capsys.readouterr().err
     assert train(data, model, *nobody, "--debug") == 2 and "leave out --debug and --no-start" in capsys.readouterr().err
+    assert train(data, model, *nobody, "--rollouts-key-env", "KEY") == 2 and "with --rollouts-key-file" in capsys.readouterr().err
     assert train(data, model, *nobody, "--min-pairs", "4") == 2
     assert "The Ray cluster at http://127.0.0.1:1 cannot be used: no connection" in capsys.readouterr().err
     assert runs.all_runs(store) == [] and queued_rounds.waiting(store) == []
