@@ -597,7 +597,7 @@ def test_doctor_examines_a_store_that_is_in_use(data):
 def test_a_cancelled_debug_round_shows_how_to_resume(capsys, data, store, model, world, monkeypatch):
     world.fill()
 
-    def cancelled(store, folder, run_id, show, reward, at_chance):
+    def cancelled(store, folder, run_id, show, reward, at_chance, rollouts_key):
         runs.mark_started(store, run_id, os.getpid())
         runs.finish(store, run_id, "cancelled")
         raise Cancelled(run_id)
