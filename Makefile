@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --no-deps --only-binary :all: --require-hashes --requirement
 CONSTRAINED := $(PIP) install --quiet --constraint .ci/constraints.txt
 
-.PHONY: run install weights test test-exports test-4bit test-vllm test-setup lint lock loop clean
+.PHONY: run install weights test test-exports test-4bit test-ray test-vllm test-setup lint lock loop clean
 
 run: install weights
 	$(BIN)/rankloop serve --port $(PORT) --data $(DATA)
@@ -63,6 +63,13 @@ test-exports: test-setup
 # The same for a base in 4 bits, with bitsandbytes: 125 MB.
 test-4bit: test-setup
 	$(BIN)/python -m pytest -m packages tests/rlhf/models/test_four_bit.py $(PYTEST)
+
+# Rounds on a real Ray, which has an environment of its own: rankloop speaks its REST API and does not import it.
+RAY ?= ray[default]==2.60.0
+
+test-ray: test-setup
+	@test -x build/ray/bin/ray || { $(PYTHON) -m venv build/ray && build/ray/bin/python -m pip install --quiet "$(RAY)"; }
+	RANKLOOP_RAY=build/ray/bin/ray $(BIN)/python -m pytest -m packages tests/rlhf/runs/test_real_ray.py $(PYTEST)
 
 # Rollouts by vLLM, which is no part of rankloop's environment: make test-vllm VLLM=/path/to/vllm
 test-vllm: test-setup weights

@@ -24,9 +24,12 @@ from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, 
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import doctor as doctor_checks
+from rlhf.runs import ray_jobs
 from rlhf.runs.deciding import DecisionWatcher
 from rlhf.runs.environment import engine_environment
 from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.ray_api import AddressError
+from rlhf.runs.ray_jobs import SchedulerOptionError
 from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.runs.triggers import RoundStarter
 from rlhf.safe_files import ModelError
@@ -56,6 +59,8 @@ USER_ERRORS = (
     NotEnoughPairs,
     RoundError,
     RewardFunctionError,
+    SchedulerOptionError,
+    AddressError,
     OSError,
 )
 """Errors that end a verb with their message alone, without a traceback."""
@@ -88,6 +93,7 @@ def serve(args: argparse.Namespace) -> int:
 
     # Checks the options before the store and a model are opened; the policy server reads the keys.
     endpoints.from_options(args)
+    ray_jobs.from_options(args)
     api_key.read(args.api_key_file)
     with folder_lock.exclusive(DataFolder(args.data.absolute()), "serve") as tell_address:
         if not (port := doctor_checks.free_port(args.port)).ok:
@@ -112,7 +118,7 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     # Started first: it loads the model while this process loads the pages.
     server.start()
     try:
-        return serve_pages(args, Jobs(store, folder), server.base_url, tell_address)
+        return serve_pages(args, Jobs(store, folder, ray_jobs.from_options(args)), server.base_url, tell_address)
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
         return 0
@@ -261,6 +267,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--policy-port", type=int, metavar="PORT", help="TCP port of the policy server on 127.0.0.1; a free one otherwise")
     api_key.add_option(p)
     endpoints.add_options(p)
+    ray_jobs.add_options(p)
 
     p = verbs.add("policy-server", policy_server, [engine_options()])
     p.add_argument("--port", type=int, default=POLICY_PORT, help="TCP port on 127.0.0.1, or on the address of --host")

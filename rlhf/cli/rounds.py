@@ -20,7 +20,7 @@ from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, AtChance, Option, RoundConfig, options, with_options
 from rlhf.data import lineage
-from rlhf.runs import deciding, dry_run, results, reward_function, triggers
+from rlhf.runs import deciding, dry_run, ray_jobs, results, reward_function, scheduler, triggers
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.safe_output import one_line
 from rlhf.serving import rollout_options
@@ -58,12 +58,15 @@ def add(verbs: Verbs) -> None:
         "--no-start", action="store_true", help="write the run and say how several hosts train it with accelerate launch; start nothing"
     )
     p.add_argument("--judges", default="people", choices=["people", "simulated"], help="whose comparisons decide about the new version")
+    ray_jobs.add_options(p)
     add_round_options(p)
 
     p = verbs.add("runs", runs_)
+    ray_jobs.add_options(p, starts=False)
     p.add_argument("run_id", nargs="?", help="one run in full")
 
     p = verbs.add("rounds", rounds_)
+    ray_jobs.add_options(p, starts=False)
     p.add_argument("--judgment", type=int, metavar="ID", help="list the rounds that learned from this judgment instead")
 
     group = verbs.group("round", "The story of one round, and the decisions of a person.")
@@ -182,12 +185,18 @@ def simulate(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Run one round and show its progress. Ctrl-C cancels it; it can be resumed."""
+    workers = ray_jobs.from_options(args)
+    if args.scheduler != "local" and (args.debug or args.no_start):
+        raise UsageError(f"--scheduler {args.scheduler} starts a worker elsewhere: leave out --debug and --no-start")
+    if args.scheduler != "local" and args.rollouts_key_env:
+        raise UsageError("--rollouts-key-env: a job does not have this command's environment; name a file with --rollouts-key-file")
     folder, store = open_store(args.data)
-    jobs = Jobs(store, folder)
+    jobs = Jobs(store, folder, workers)
     if args.dry_run:
         return dry(args, jobs)
     # The configuration is checked and the weights are fetched before the row is queued: a download may take long, or fail.
     config = RoundConfig.from_dict(runs.readable(store, args.resume).config) if args.resume else chosen_config(args)
+    jobs.require_scheduler()
     # The worker checks this too; here it is checked before a row is written.
     reward_function.load_confirmed(config.reward_function, args.reward)
     check_key(args, config)
@@ -247,10 +256,11 @@ def answered(args: argparse.Namespace) -> dict[str, Any]:
 def begin(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> str:
     """Begins the round, and returns its run's id; the worker is started, except for `--debug`.
 
-    A round waits for those that train or wait before it. A resumed run, one with `--debug`, and one that needs code or a key that this
-    command line names do not wait: no other process could begin them, so they are refused while another round trains.
+    A round waits for those that train or wait before it. A resumed run, one with `--debug`, one for another scheduler, and one that needs
+    code or a key that this command line names do not wait: no other process could begin them, so they are refused while another round
+    trains.
     """
-    if not (args.resume or args.debug or args.reward or rollout_options.named(args)):
+    if not (args.resume or args.debug or args.reward or args.scheduler != "local" or rollout_options.named(args)):
         return wait_for_turn(jobs, jobs.start(config, judges=args.judges))
     if args.resume:
         jobs.requeue(args.resume)
@@ -314,8 +324,9 @@ def debug(
 
 def runs_(args: argparse.Namespace) -> int:
     """List the runs, or show one of them in full."""
+    workers = ray_jobs.from_options(args)
     folder, store = open_store(args.data)
-    Jobs(store, folder).reap()
+    Jobs(store, folder, workers).reap()
     if args.run_id:
         run = runs.get(store, args.run_id)
         try:
@@ -337,8 +348,9 @@ def runs_(args: argparse.Namespace) -> int:
 
 def rounds_(args: argparse.Namespace) -> int:
     """List the rounds with what became of each; decides those that have all the comparisons they need."""
+    workers = ray_jobs.from_options(args)
     folder, store = open_store(args.data)
-    Jobs(store, folder).reap()
+    Jobs(store, folder, workers).reap()
     if args.judgment is not None:
         return _uses(store, folder, args.judgment)
     deciding.decide_open_rounds(store)
@@ -444,10 +456,15 @@ def chosen_config(args: argparse.Namespace) -> RoundConfig:
 
 def follow(store: Database, jobs: Jobs, run_id: str) -> None:
     """Shows a run's progress until it ends. Ctrl-C requests its cancellation and waits until it has stopped."""
+    told = ""
     with round_bar() as show:
         while True:
             try:
                 run = runs.get(store, run_id)
+                words = scheduler.in_words(job) if (job := scheduler.job_of(run)) is not None else ""
+                if words != told:
+                    tqdm.write(one_line(words))
+                    told = words
                 show(run.stage or "starting", run.progress, run.eta_s)
                 if run.status not in ACTIVE_STATUSES:
                     return
@@ -465,11 +482,15 @@ def failure_report(run: Run, jobs: Jobs) -> str:
         lines.append(f"note: {one_line(run.note)}")
     if run.problem:
         lines.append(run.problem)
+    job = scheduler.job_of(run)
+    if run.status in ACTIVE_STATUSES and job is not None:
+        lines.append(one_line(scheduler.in_words(job)))
     if run.error:
         lines.append(run.error)
     if tail := jobs.log_tail(run.id, 5):
         lines.append(f"log ({jobs.folder.run_log(run.id)}) ends in:\n{tail}")
     if run.status not in ACTIVE_STATUSES and not run.problem:
         go_on = " --at-chance continue" if results.of_run_or_empty(run).stopped_at_chance else ""
-        lines.append(f"resume with: rankloop train --data {jobs.folder.root} --resume {run.id}{go_on}")
+        there = f" --scheduler {job.scheduler} --address {one_line(job.address)}" if job is not None else ""
+        lines.append(f"resume with: rankloop train --data {jobs.folder.root} --resume {run.id}{there}{go_on}")
     return "\n".join(lines)
