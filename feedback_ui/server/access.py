@@ -68,8 +68,10 @@ PAGE_PATHS = ("/", "/config")
 PROXY_HEADERS = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
 """Headers that Gradio trusts from any sender, so that they are removed. uvicorn has already applied those of a local proxy."""
 
-RELOAD_PAGE = HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">'))
-"""The response to a link from another site, whose request has no cookie: the page reloads itself, and then sends the cookie."""
+
+def reload_page(path: str) -> Response:
+    """The response to a link from another site, whose request has no cookie: the page loads itself again, and then sends the cookie."""
+    return HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url={}">').format(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class AccessMiddleware:
         if visitor and visitor.due and (token := self.auth.token(request)):
             # A full disk must not prevent reading.
             with suppress(StoreError):
-                await run_in_threadpool(accounts.renew, self.auth.store, token)
+                await run_in_threadpool(accounts.renew, self.auth.sessions_store, token)
         if visitor:
             scope = with_session_key_in_url(visitor, scope)
         if route.stream:
@@ -298,7 +300,7 @@ def matching(routes: tuple[Route, ...], request: Request) -> Iterator[Route]:
 def not_signed_in(request: Request) -> Response:
     """The response for a visitor who is not signed in: a redirect to the sign-in page for a browser, 401 for other clients."""
     if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
-        return RELOAD_PAGE if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
+        return reload_page("/") if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
     return refusal(401, translator_for(request)("auth.not_signed_in"))
 
 
