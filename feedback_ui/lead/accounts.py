@@ -140,7 +140,7 @@ class AccountsSection:
     def set_password(self, account_id: int | None, password: str, request: gr.Request) -> dict[Component, Any]:
         def set_new(by: int) -> None:
             if self.auth.shared:
-                raise StoreError("Passwords are set with `rankloop projects password`: ask whoever runs rankloop.")
+                raise StoreError("A password is the same for all projects and is not set here: ask whoever runs rankloop for a new one.")
             accounts.set_password(self.store, _chosen(account_id), password or "", by)
 
         return self._change(request, set_new, "lead.accounts.password_set")

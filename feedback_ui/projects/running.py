@@ -44,7 +44,10 @@ class RunningProjects:
         names = self.folder.names()
         for gone in sorted(self._running.keys() - set(names)):
             log.warning("the project %s is gone from %s", gone, self.folder.root)
-            self._running.pop(gone).process.stop()
+            project = self._running[gone]
+            self._running = {name: each for name, each in self._running.items() if name != gone}
+            project.process.stop()
+            project.upstream.close()
         for name in names:
             if name not in self._running:
                 self._begin(name)

@@ -47,6 +47,12 @@ class Upstream:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S)
         self._transport = httpx2.AsyncHTTPTransport(uds=str(socket_path), limits=limits)
         self._streams: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def close(self) -> None:
+        """Closes idle connections. Call it from another thread than the event loop's."""
+        if self._loop and self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._transport.aclose(), self._loop).result()
 
     def end_streams(self) -> None:
         """Ends all streams, which would otherwise keep the server from stopping. Call it in the event loop."""
@@ -61,7 +67,7 @@ class Upstream:
             ProjectDown: the process did not answer, and nothing has been sent to the browser.
             BadBody: the body is refused while it arrives (`feedback_ui.server.bodies`).
         """
-        all_sent = asyncio.Event()
+        self._loop, all_sent = asyncio.get_running_loop(), asyncio.Event()
         exchange = asyncio.create_task(self._exchange(request_of(scope, path, receive, all_sent), send))
         if stream:
             self._streams.add(exchange)
@@ -107,7 +113,8 @@ def request_of(scope: Scope, path: str, receive: Receive, all_sent: asyncio.Even
     headers = [pair for pair in scope["headers"] if pair[0] not in dropped and not pair[0].startswith(b"x-forwarded-")]
     client = scope["client"][0] if scope.get("client") else ""
     headers += [(b"x-forwarded-for", client.encode("latin-1", "replace")), (b"x-forwarded-proto", scope["scheme"].encode())]
-    # Encoded anew from the path that was checked: the project must not decode another one from the browser's spelling.
+    # Encoded anew from the path that was checked, and sent as it is: the project must get that path and no other spelling of it.
+    # httpx2 alone would resolve `..` in it.
     target = quote(path, safe="/").encode()
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
@@ -115,10 +122,10 @@ def request_of(scope: Scope, path: str, receive: Receive, all_sent: asyncio.Even
         all_sent.set()
     return httpx2.Request(
         scope["method"],
-        httpx2.URL("http://project", raw_path=target),
+        "http://project",
         headers=headers,
         content=_body(receive, all_sent) if has_body else None,
-        extensions={"timeout": TIMEOUT},
+        extensions={"timeout": TIMEOUT, "target": target},
     )
 
 
