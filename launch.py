@@ -60,7 +60,7 @@ REAP_S = 5.0
 POLICY_IDLE_S = 900.0
 """Of several projects, one that nobody has used for so long has no policy server, in seconds; the next visitor starts it again."""
 
-PROJECT_STOPS_WITHIN_S = 25.0
+PROJECT_STOPS_WITHIN_S = 20.0
 """How long a project's process may take to end, with its policy server, in seconds."""
 
 USER_ERRORS = (

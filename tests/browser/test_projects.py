@@ -113,7 +113,10 @@ def test_one_sign_in_and_judging_in_two_projects(projects, page):
         compare.ready()
         assert all(f" of {name} " in answer for answer in compare.answers())
         compare.judge(button="choose-a")
+        # What the browser stores has a name of its own in each project.
+        assert page.evaluate("localStorage.getItem(`rankloop.p.${location.pathname.split('/')[2]}.keyboard`)") is None
         compare.judge(key="2")
+        assert page.evaluate("localStorage.getItem(`rankloop.p.${location.pathname.split('/')[2]}.keyboard`)") == "yes"
         assert compare.count() == judged(projects, name, "Ann") == 2
         # Addresses of what is open, and a permalink, as anywhere else.
         open_tab(page, "Data")

@@ -317,9 +317,10 @@ def test_a_project_knows_whether_it_is_used(site):
         assert web.idle_s == 0
     until(lambda: web.idle_s > 0)
     assert before is None or before >= 0
-    # What the front refuses does not count.
+    # What the front refuses does not reach it: an account without a role there, and a route that needs another role.
     last = web._last_request
-    site.ask("Nobody", "GET", "/p/beta/config")
+    assert site.ask("Nobody", "GET", "/p/beta/config").status_code == 404
+    assert site.ask("Ben", "GET", "/p/beta/download/a/b").status_code == 403
     assert web._last_request == last
 
 
