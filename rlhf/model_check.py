@@ -191,8 +191,8 @@ def speed(backbone: Backbone, config: RoundConfig) -> Check:
     queue_s = QUEUE_ANSWERS * COLLECTED_TOKENS / rate
     round_min = config.ppo.steps * config.ppo.batch_size * config.sampling.max_new_tokens / rate / 60
     found = (
-        f"{rate:,.0f} tokens/s for {SAMPLED_ROWS} answers at once: a full queue of 24 comparisons in about {queue_s:,.0f} s, the sampling "
-        f"of a PPO round in at most {round_min:,.1f} min"
+        f"{rate:,.0f} tokens/s for {SAMPLED_ROWS} answers at once: a full queue of 24 comparisons in at most {queue_s:,.0f} s, the "
+        f"sampling of a PPO round in at most {round_min:,.1f} min"
     )
     slow = (
         f"a round will take over {round_min:,.0f} minutes: use a GPU, a smaller model, or fewer --ppo-steps" if round_min > SLOW_MIN else ""

@@ -69,7 +69,7 @@ class BatchesSection:
                         0, label="Top-k", info=label("lead.batches.top_k_help"), precision=0, min_width=150, elem_id="batch-top-k"
                     )
                     self.longest = gr.Number(
-                        96, label=label("lead.batches.longest"), info=label("lead.batches.longest_help"), precision=0, min_width=150,
+                        768, label=label("lead.batches.longest"), info=label("lead.batches.longest_help"), precision=0, min_width=150,
                         elem_id="batch-longest",
                     )  # fmt: skip
             self.outlook = html(elem_id="batch-outlook", elem_classes="rl-min-height")

@@ -25,6 +25,9 @@ METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft
 
 STAGES = ("snapshot", "reward", "ppo", "evaluate", "register")
 
+ACTIVITIES = ("base_answers", "fit", "scale_answers", "scores", "heldout_pairs", "policy_answers", "kl", "best_of_n")
+"""What a worker says that it does within a stage, where the page has words for it."""
+
 
 def is_active(run: Run | None) -> bool:
     return run is not None and run.status in ACTIVE_STATUSES
@@ -136,13 +139,19 @@ def remark(translate: Translator, run: Run, steps_done: int = 0) -> str:
 
 
 def doing(translate: Translator, run: Run, steps_done: int) -> list[str]:
-    """`["training the policy 3/10 · step 3 of 5"]`; empty before the first stage."""
+    """`["training the policy 3/10 · step 3 of 5"]`, or of an activity within a stage; empty before the first stage."""
     names = stages(run)
     if run.stage not in names:
         return []
-    of_policy, total = run.stage == method(run), steps_of(run)
-    what = translate(f"run.doing.{'policy' if of_policy else run.stage}")
-    count = f" {min(steps_done, total)}/{total}" if of_policy and total else ""
+    of_policy = run.stage == method(run)
+    total = steps_of(run) if of_policy else None
+    if run.activity in ACTIVITIES:
+        what = translate(f"run.activity.{run.activity}")
+        done, total = run.activity_done or 0, run.activity_count
+    else:
+        what = translate(f"run.doing.{'policy' if of_policy else run.stage}")
+        done = steps_done
+    count = f" {min(done, total)}/{total}" if total else ""
     return [translate("run.step_of", what=what + count, step=names.index(run.stage) + 1, of=len(names))]
 
 

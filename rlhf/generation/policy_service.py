@@ -26,6 +26,9 @@ from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion, Prompt, Sampling
 from storage.project import rounds, settings
 
+LEAST_ROOM = 96
+"""Tokens of an answer for which a collected prompt must leave room in the model's context; a shorter limit needs less."""
+
 MAX_ADAPTERS = 32
 """Adapters that stay loaded while no request uses them; beyond that, the one that was used longest ago is dropped."""
 
@@ -231,13 +234,13 @@ class PolicyService:
         return [answers[i] for i in range(len(requests))]
 
     def _collectable(self, prompt: Prompt, sampling: Sampling) -> list[int]:
-        """The token ids of a stored prompt, which must leave room for the longest answer that may be sampled."""
+        """The token ids of a stored prompt, which must leave room for an answer with content; the context may cut a longer one."""
         ids = self.prompt(prompt.messages)
-        context = self.backbone.context
-        if context is not None and len(ids) + sampling.max_new_tokens > context:
+        context, room = self.backbone.context, min(sampling.max_new_tokens, LEAST_ROOM)
+        if context is not None and len(ids) + room > context:
             raise PromptTooLong(
-                f"the prompt has {len(ids):,} tokens and its answer up to {sampling.max_new_tokens:,}, which is more than the model's "
-                f"context of {context:,}: shorten it"
+                f"the prompt has {len(ids):,} tokens, and with an answer of {room:,} that is more than the model's context of {context:,}: "
+                "shorten it"
             )
         return ids
 

@@ -23,7 +23,7 @@ ALLOCATOR_OVERHEAD = 1.15
 DPO_SHARE = 4.5
 """How much more a DPO round takes than a PPO round, beside the process: on the default model 9.4 GiB and 2.8 GiB were measured."""
 
-COLLECTED_ROWS, COLLECTED_TOKENS = 16, 96
+COLLECTED_ROWS, COLLECTED_TOKENS = 16, 768
 """Number of answers that the policy server samples in one batch, and their maximum length."""
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from rlhf.runs import metric_table
-from rlhf.runs.work import Work
+from rlhf.runs.work import Activity, Work
 from storage.core.database import Database
 from storage.project import runs
 
@@ -28,6 +28,7 @@ class RunProgress:
         self.store, self.run_id, self.on_change = store, run_id, on_change
         self._stage_work: dict[str, float] = {}
         self._stage: str | None = None
+        self._activity: Activity | None = None
         self._stage_done = 0.0
         self._started = self._stage_started = time.monotonic()
         self._skipped = 0.0
@@ -51,7 +52,7 @@ class RunProgress:
         self._stage_done = fraction
         self._skipped += self._stage_work.get(self._stage or "", 0.0) * fraction
         self._write()
-        return Work(self._add, 1 - fraction)
+        return Work(self._add, 1 - fraction, self._set_activity)
 
     def skip(self, name: str) -> None:
         """Records that an earlier attempt finished this stage."""
@@ -63,7 +64,10 @@ class RunProgress:
             name = metric_table.of_stage(self._stage)
             spent = self.seconds().get(name, 0.0) + time.monotonic() - self._stage_started
             runs.log_metrics(self.store, self.run_id, 0, {name: spent})
-        self._stage = None
+        self._stage = self._activity = None
+
+    def _set_activity(self, activity: Activity | None) -> None:
+        self._activity = activity
 
     def seconds(self) -> dict[str, float]:
         """Seconds per closed stage, over all attempts of this run."""
@@ -115,6 +119,6 @@ class RunProgress:
         if runs.cancel_requested(self.store, self.run_id):
             raise Cancelled(self.run_id)
         fraction, eta = max(self.fraction(), self._reached), self.eta_s()
-        runs.set_stage(self.store, self.run_id, self._stage, fraction, eta)
+        runs.set_stage(self.store, self.run_id, self._stage, fraction, eta, activity=self._activity)
         if self.on_change:
             self.on_change(self._stage or "", fraction, eta)

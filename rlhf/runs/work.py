@@ -8,6 +8,7 @@ and work that ends early still completes its share. `progress` receives the repo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 DECODE_COST = 5
 """Time of sampling one token, in units of a forward pass over one token. Measured: scoring 32 completions of 108 tokens takes
@@ -20,11 +21,27 @@ UPDATE_COST = 2
 def _discard(amount: float) -> None: ...
 
 
-class Work:
-    """Work of one function, worth `share` units of its caller's total, all of which are reported by its end."""
+class Activity(NamedTuple):
+    """What is being done, as a key of the pages' texts, and how much of it where it is counted."""
 
-    def __init__(self, report: Callable[[float], None] = _discard, share: float = 1.0):
+    name: str
+    done: int = 0
+    total: int = 0
+    """0 for what is not counted."""
+
+
+class Work:
+    """Work of one function, worth `share` units of its caller's total, all of which are reported by its end.
+
+    Args:
+        on_activity: told of each part that has a name, at its beginning and with each unit of it; None at the end of such a part.
+    """
+
+    def __init__(
+        self, report: Callable[[float], None] = _discard, share: float = 1.0, on_activity: Callable[[Activity | None], None] | None = None
+    ):
         self._report, self._left = report, share
+        self._on_activity = on_activity
         self._unit = 0.0
         self._part: Work | None = None
 
@@ -37,10 +54,19 @@ class Work:
         self._finish_part()
         self._advance(units * self._unit)
 
-    def part(self, units: float) -> Work:
-        """This many units of the work, for another function to report; the part ends when the next one begins."""
+    def part(self, units: float, name: str = "", *, count: int = 0) -> Work:
+        """This many units of the work, for another function to report; the part ends when the next one begins.
+
+        Args:
+            name: what the part does, for people who watch. Parts of a part with a name have none of their own.
+            count: how many things the part does, such as answers that it samples; 0 for what nobody would count.
+        """
         self._finish_part()
-        self._part = Work(self._advance, min(units * self._unit, self._left))
+        share = min(units * self._unit, self._left)
+        if not name or self._on_activity is None:
+            self._part = Work(self._advance, share)
+        else:
+            self._part = _NamedPart(self._advance, share, Activity(name, 0, count), self._on_activity)
         return self._part
 
     def done(self) -> None:
@@ -59,6 +85,26 @@ class Work:
         self._report(amount)
 
 
+class _NamedPart(Work):
+    """A part that says what it does and how much of it is done."""
+
+    def __init__(self, report: Callable[[float], None], share: float, activity: Activity, on_activity: Callable[[Activity | None], None]):
+        super().__init__(report, share)
+        self._activity, self._share, self._tell = activity, share, on_activity
+        on_activity(activity)
+
+    def done(self) -> None:
+        super().done()
+        self._tell(None)
+
+    def _advance(self, amount: float) -> None:
+        left = max(0.0, self._left - amount)
+        done = 1 - left / self._share if self._share else 1.0
+        # A little over it, because shares of 1 add up to 1 only nearly.
+        self._tell(self._activity._replace(done=int(self._activity.total * done + 1e-6)))
+        super()._advance(amount)
+
+
 class _NoProgress(Work):
     """Discards all reports. It has no state, so that functions can share it as their default."""
 
@@ -66,7 +112,7 @@ class _NoProgress(Work):
 
     def __call__(self, units: float = 1.0) -> None: ...
 
-    def part(self, units: float) -> Work:
+    def part(self, units: float, name: str = "", *, count: int = 0) -> Work:
         return self
 
     def done(self) -> None: ...

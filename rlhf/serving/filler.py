@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, replace
 from itertools import combinations
 from typing import NamedTuple
@@ -29,14 +30,17 @@ from storage.project import rounds, settings
 
 log = logging.getLogger("rankloop.filler")
 
-COLLECTING = Sampling(temperature=0.7, max_new_tokens=96)
-"""Sampling of the answers that people judge: long enough for an answer with content, short enough to be read twice."""
+COLLECTING = Sampling(temperature=0.7, max_new_tokens=768)
+"""Sampling of the answers that people judge. The limit is for answers that do not end: 7 of 96 of the default model's reach it."""
 
 QUEUE_TARGET = 24
 """Comparisons that wait to be judged, at least."""
 
 MAX_BATCH_SIZE = 8
 """Comparisons generated at once; small, so that the first are ready soon and the server stays responsive."""
+
+FIRST_BATCH_SIZE = 2
+"""Comparisons generated first: of a single one, an answer that does not end would keep the first annotator waiting."""
 
 ANSWERS_AT_ONCE = 2 * MAX_BATCH_SIZE
 """Answers sampled at once: of comparisons with many answers, fewer are generated at once."""
@@ -254,6 +258,7 @@ class ComparisonGenerator:
         """The newest decision when the versions of what is being generated for the queue were chosen; None while nothing is."""
         self._looked = 0.0
         self._stopping = threading.Event()
+        self._writers = ThreadPoolExecutor(MAX_BATCH_SIZE, "filler")
         self._thread = threading.Thread(target=self._loop, name="filler", daemon=True)
 
     def start(self) -> None:
@@ -262,9 +267,10 @@ class ComparisonGenerator:
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join(timeout=10)
+        self._writers.shutdown(wait=False)
 
     def _loop(self) -> None:
-        size = 1
+        size = FIRST_BATCH_SIZE
         while not self._stopping.is_set():
             try:
                 batch = self._next_batch()
@@ -385,16 +391,26 @@ class ComparisonGenerator:
     ) -> Written:
         """Generates comparisons, records the time that each took, and moves prompts that gave none to the end of the queue."""
         started = time.monotonic()
-        written = write_comparisons(
-            self.store,
-            self.generate,
-            assignments,
-            sampling=sampling,
-            seed=secrets.randbelow(2**31),
-            on_progress=self._check,
-            batch=batch,
-            decides=decides,
-            after=self._after,
+
+        def write(place: int) -> Written:
+            return write_comparisons(
+                self.store,
+                self.generate,
+                [assignments[place]],
+                sampling=sampling,
+                seed=secrets.randbelow(2**31),
+                on_progress=self._check,
+                batch=batch,
+                decides={0: decides[place]} if decides and place in decides else None,
+                after=self._after,
+            )
+
+        # Each by itself: one in ten answers does not end before its limit, and only its own comparison waits for it.
+        writing = [self._writers.submit(write, place) for place in range(len(assignments))]
+        wait(writing)
+        each = [written.result() for written in writing]
+        written = Written(
+            sum(one.stored for one in each), [p for one in each for p in one.dropped], [p for one in each for p in one.refused]
         )
         requeue_prompts(self.store, self._queue_positions, written.dropped)
         if written.stored:

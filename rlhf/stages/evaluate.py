@@ -51,13 +51,15 @@ def evaluate(
     stage = progress.stage("evaluate")
     stage.total(sum(cost.values()))
 
-    chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, stage.part(cost["pairs"]))
-    after = answer_heldout(config, backbone, POLICY, heldout, stage.part(cost["sample"]))
+    chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, stage.part(cost["pairs"], "heldout_pairs"))
+    asked = len(heldout) * config.evaluation.completions_per_prompt
+    after = answer_heldout(config, backbone, POLICY, heldout, stage.part(cost["sample"], "policy_answers", count=asked))
 
     scores_before, scores_after = (
-        evaluation.score_completions(backbone, rewarding, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
+        evaluation.score_completions(backbone, rewarding, heldout, answers, stage.part(cost["score"] / 2, "scores"))
+        for answers in (before, after)
     )
-    kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"]))
+    kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"], "kl"))
     kl_to_start = mean_kl(config, backbone, heldout, after, NO_PROGRESS, reference=REFERENCE) if REFERENCE in backbone.adapters else None
     save_samples(store, run_id, config, heldout, (before, scores_before), (after, scores_after))
     save_token_changes(store, run_id, config, backbone, heldout, before, after)
@@ -79,10 +81,11 @@ def evaluate(
             win_rate=win_rate_by_rule(rule, after, before),
         )
     if config.reward_function is not None:
-        win_rate = win_rate_by(scorer, backbone, heldout, after, before, stage.part(cost["reward_function"]))
+        win_rate = win_rate_by(scorer, backbone, heldout, after, before, stage.part(cost["reward_function"], "scores"))
         result = replace(result, win_rate_by_reward_function=win_rate)
     if config.evaluation.best_of and kl is not None:
-        best_of_n = compare_best_of_n(config, backbone, rewarding, scorer, rule, heldout, before, after, kl, stage.part(cost["best_of_n"]))
+        part = stage.part(cost["best_of_n"], "best_of_n")
+        best_of_n = compare_best_of_n(config, backbone, rewarding, scorer, rule, heldout, before, after, kl, part)
         result = replace(result, best_of_n=best_of_n)
     return result
 

@@ -81,14 +81,15 @@ def fit_reward(
         seed=config.seed,
         scratch=run_dir / "scratch",
         report=report,
-        on_progress=stage.part(cost["fit"]),
+        on_progress=stage.part(cost["fit"], "fit"),
         on_features=on_features,
         ranks=ranks,
     )
     prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
     seed = combined_seed(config.seed, 1)
-    sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), seed, adapter=None, on_progress=stage.part(cost["sample"]))
-    model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
+    part = stage.part(cost["sample"], "scale_answers", count=len(prompt_ids))
+    sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), seed, adapter=None, on_progress=part)
+    model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"], "scores"))
     if outside is not None:
         asked = (train[i % len(train)].messages for i in range(config.reward.normalize_samples))
         outside.normalise([Answered(messages, backbone.decode(s.ids)) for messages, s in zip(asked, sequences, strict=True)])

@@ -78,7 +78,10 @@ def answer_before(
     if file.is_file():
         progress.skip("snapshot")
         return [SampledCompletion(**row) for row in json.loads(file.read_text())]
-    before = answer_heldout(config, backbone, None, heldout, progress.stage("snapshot"))
+    stage = progress.stage("snapshot")
+    stage.total(1)
+    asked = len(heldout) * config.evaluation.completions_per_prompt
+    before = answer_heldout(config, backbone, None, heldout, stage.part(1, "base_answers", count=asked))
     for prompt, answer in zip(heldout[: config.evaluation.shown_samples], shown(config, before), strict=True):
         runs.save_sample(store, run_id, prompt.id, before=answer.text)
     write_json_atomic(file, [asdict(a) for a in before])

@@ -405,6 +405,11 @@ class Run:
     """The name that a researcher gave it; empty without one."""
     note: str = ""
     """What a researcher wrote about it, in lines of plain text."""
+    activity: str | None = None
+    """What is done within the stage now, as a name; None where the stage says enough."""
+    activity_done: int | None = None
+    activity_count: int | None = None
+    """How many things the activity does, of which `activity_done` are done; 0 where they are not counted."""
 
 
 @dataclass(frozen=True, slots=True)

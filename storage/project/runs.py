@@ -119,7 +119,7 @@ def mark_started(store: Database, run_id: str, pid: int) -> None:
         store,
         run_id,
         "status = 'running', pid = :pid, started_at = :now, heartbeat_at = :now, finished_at = NULL, error = NULL, "
-        "result = NULL, stage = NULL, cancel_requested = CASE status WHEN 'queued' THEN cancel_requested ELSE 0 END",
+        "result = NULL, stage = NULL, activity = NULL, cancel_requested = CASE status WHEN 'queued' THEN cancel_requested ELSE 0 END",
         pid=pid,
     )
 
@@ -138,15 +138,32 @@ def beat(store: Database, run_id: str) -> None:
     _update(store, run_id, "heartbeat_at = :now")
 
 
-def set_stage(store: Database, run_id: str, stage: str | None, progress: float, eta_s: float | None) -> None:
-    """Records the worker's stage, the fraction of the whole round that is done (0 to 1) and the seconds left; also a heartbeat."""
+def set_stage(
+    store: Database,
+    run_id: str,
+    stage: str | None,
+    progress: float,
+    eta_s: float | None,
+    *,
+    activity: tuple[str, int, int] | None = None,
+) -> None:
+    """Records the worker's stage, the fraction of the whole round that is done (0 to 1) and the seconds left; also a heartbeat.
+
+    Args:
+        activity: what is done within the stage, a name, and how many of how many things are done; 0 of 0 where they are not counted.
+    """
+    name, done, count = activity or (None, None, None)
     _update(
         store,
         run_id,
-        "stage = :stage, progress = :progress, eta_s = :eta_s, heartbeat_at = :now",
+        "stage = :stage, progress = :progress, eta_s = :eta_s, heartbeat_at = :now, "
+        "activity = :activity, activity_done = :done, activity_count = :count",
         stage=stage,
         progress=progress,
         eta_s=eta_s,
+        activity=name,
+        done=done,
+        count=count,
     )
 
 
@@ -365,6 +382,8 @@ PLAIN_COLUMNS: dict[str, tuple[Callable[[Any], bool], Any]] = {
     "progress": (_is_number, 0.0),
     "eta_s": (_or_none(_is_number), None),
     "pid": (_or_none(_is(int)), None),
+    "activity": (_or_none(_is(str)), None),
+    **{name: (_or_none(_is(int)), None) for name in ("activity_done", "activity_count")},
     "error": (_or_none(_is(str)), None),
     **{name: (_is(str), "") for name in ("name", "note")},
     "created_at": (_is_time, ""),

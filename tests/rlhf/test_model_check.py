@@ -82,7 +82,7 @@ def test_unsupported_roles_of_a_template_are_named():
 def test_reasoning_of_a_model_is_described(prompt, found, warned):
     check = model_check.reasoning(with_template(tiny.TEMPLATE.replace("<|assistant|>{% endif %}", prompt + "{% endif %}")), CONFIG)
     assert (check.found, bool(check.warning)) == (found, warned)
-    assert not warned or "96 tokens in collecting, 48 in training" in check.warning
+    assert not warned or "768 tokens in collecting, 48 in training" in check.warning
 
 
 def test_a_turn_end_that_is_no_eos_token_is_a_warning():

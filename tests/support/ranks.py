@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from small_ppo import ADAPTER_CONFIG, CONFIG, gradients, scrambled, trainer
-from torch import distributed, multiprocessing
+from torch import distributed, multiprocessing, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from rlhf.config import AdapterConfig, DPOConfig, RewardConfig
@@ -30,7 +34,10 @@ DEMONSTRATIONS = [TokenizedExample([5, 6, 7, 8, 9], 2), TokenizedExample([10, 11
 
 
 def gradients_of_each(folder: Path, scratch: Path, world: int = 2) -> list[dict[str, torch.Tensor]]:
-    """Of every rank the gradients by "loss.how.name": of its own batch alone, and of the same batch under DistributedDataParallel."""
+    """Of every rank the gradients by "loss.how.name": of its own batch alone, and of the same batch under what wraps the module.
+
+    That is DistributedDataParallel ("together") and FSDP ("sharded").
+    """
     multiprocessing.spawn(_on_rank, args=(world, folder, scratch), nprocs=world)
     return [load_file(scratch / f"{rank}.safetensors") for rank in range(world)]
 
@@ -57,17 +64,55 @@ def _on_rank(rank: int, world: int, folder: Path, scratch: Path) -> None:
             found |= {f"{loss}.{how}.{name}": p.grad.clone() for name, p in weights.items() if p.grad is not None}
         trained = {id(p) for p in weights.values()}
         assert all(p.grad is None for p in wrapped.parameters() if id(p) not in trained), "the base has no gradient"
-    backbone = Backbone.load(folder, "cpu", "float32")
-    backbone.add_adapter(ADAPTER, ADAPTER_CONFIG, seed=9)
-    model = RewardModel(backbone, RewardConfig(epochs=1, depth=1.0), seed=9)
-    model.prepare_training()
+    model = reward_model_of(folder)
     rows = model.batch([model.row([5, 6], [7 + rank, 8])])
     for how, module in (("alone", model), ("together", DistributedDataParallel(model))):
         model.zero_grad(set_to_none=True)
         module(*rows).sum().backward()
         found |= {f"reward.{how}.{name}": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    found |= _sharded_gradients(rank, folder)
     save_file(found, scratch / f"{rank}.safetensors")
     distributed.destroy_process_group()
+
+
+def reward_model_of(folder: Path) -> RewardModel:
+    backbone = Backbone.load(folder, "cpu", "float32")
+    backbone.add_adapter(ADAPTER, ADAPTER_CONFIG, seed=9)
+    model = RewardModel(backbone, RewardConfig(epochs=1, depth=1.0), seed=9)
+    model.prepare_training()
+    return model
+
+
+def _sharded_gradients(rank: int, folder: Path) -> dict[str, torch.Tensor]:
+    """The same gradients where FSDP shards each decoder layer and what is left of the module, and its hooks put the weights together."""
+    found = {}
+    for loss, warmup in (("ppo", 0), ("warmup", 1), ("ptx", 0)):
+        ppo = scrambled(trainer(folder, replace(CONFIG, value_warmup=warmup), seed=rank))
+        rollout = ppo.collect(ppo.value_head, NO_PROGRESS)
+        weights = shard(ppo.model, ppo.backbone, dict([*ppo.policy.items(), *ppo.value_head.named_parameters()]))
+        if loss == "ptx":
+            ptx.add_gradients(ppo.model, [ptx.tokens(ppo.backbone, [DEMONSTRATIONS[rank]])], 0.5, adapter=POLICY)
+        else:
+            gradients(ppo, rollout)
+        found |= {f"{loss}.sharded.{name}": p.grad.full_tensor() for name, p in weights().items() if p.grad is not None}
+    model = reward_model_of(folder)
+    weights = shard(model, model.backbone, {n: p for n, p in model.named_parameters() if p.requires_grad})
+    model(*model.batch([model.row([5, 6], [7 + rank, 8])])).sum().backward()
+    return found | {f"reward.sharded.{name}": p.grad.full_tensor() for name, p in weights().items()}
+
+
+def shard(model: nn.Module, backbone: Backbone, weights: dict[str, nn.Parameter]) -> Callable[[], dict[str, DTensor]]:
+    """Shards the module; returns what reads the given parameters, which the module holds as sharded ones from now on."""
+    # FSDP takes it that ranks begin with the same weights; DistributedDataParallel sends those of rank 0.
+    for p in model.parameters():
+        distributed.broadcast(p.data, 0)
+    names = {id(p): name for name, p in weights.items()}
+    paths = {path: names[id(p)] for path, p in model.named_parameters() if id(p) in names}
+    assert len(paths) == len(weights)
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    for module in (*backbone.decoder.layers, model):
+        fully_shard(module, mesh=mesh)
+    return lambda: {paths[path]: p for path, p in model.named_parameters() if path in paths}
 
 
 def together(folder: Path, scratch: Path, world: int = 2) -> list[dict[str, list[dict[str, float]]]]:

@@ -4,6 +4,7 @@ import pytest
 from lead_page import HERE, pressed, sign_in
 
 from rlhf.serving.client import PolicyServerDown
+from rlhf.serving.filler import COLLECTING
 from storage.content import batches, policies, prompts
 from storage.core.records import PromptFilter, Sampling
 from storage.people import accounts
@@ -28,7 +29,7 @@ def test_a_batch_is_asked_for_followed_and_cancelled(store, part, server, people
     shown = section.ask(asked(section, [base.id], count=40, answers=3, top_k=5, priority="high"), HERE)
     batch = batches.all_batches(store)[0]
     assert (batch.policy_ids, batch.completions, batch.requested, batch.priority, batch.by_id) == ((base.id,), 3, 40, 1, people.local.id)
-    assert batch.sampling == Sampling(temperature=0.7, top_p=1.0, top_k=5, max_new_tokens=96)
+    assert batch.sampling == Sampling(temperature=0.7, top_p=1.0, top_k=5, max_new_tokens=COLLECTING.max_new_tokens)
     assert shown[section.timer].active is True and "0 of 40" in shown[section.list] and "about 2 min left" in shown[section.list]
     assert section.list not in section.follow(shown[section.list], HERE), "what has not changed is not sent again"
     batches.add_generated(store, batch.id, 10)

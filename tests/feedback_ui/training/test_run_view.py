@@ -1,9 +1,13 @@
 """A run as the Training page shows it: stages, progress, errors, its result."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import run_view
+from rlhf import stages
 from rlhf.config import RoundConfig
 from storage.core.records import Run, RunSample
 
@@ -49,6 +53,23 @@ def test_a_finished_run_has_every_stage_done_and_says_how_long():
     run = a_run(status="done", stage="register", finished_at="2026-11-02T10:14:00.000+00:00")
     assert run_view.steps(EN, run).count("rl-done") == 5
     assert run_view.remark(EN, run) == "took 14 min"
+
+
+def test_what_a_stage_does_is_said_and_counted():
+    writing = a_run(stage="snapshot", eta_s=None, activity="base_answers", activity_done=18, activity_count=45)
+    assert run_view.remark(EN, writing) == "writing the base's answers 18/45 · step 1 of 5, 42%"
+    assert run_view.remark(KO, writing).startswith("기본 모델의 답변을 쓰는 중 18/45 · 5단계 중 1단계")
+    fitting = a_run(stage="reward", eta_s=None, activity="fit", activity_done=0, activity_count=0)
+    assert run_view.remark(EN, fitting) == "fitting the reward model to the votes · step 2 of 5, 42%"
+    unknown = a_run(stage="reward", eta_s=None, activity="<b>", activity_done=1, activity_count=2)
+    assert run_view.remark(EN, unknown) == "training the reward model · step 2 of 5, 42%"
+
+
+def test_the_page_has_words_for_each_activity_that_a_stage_names():
+    trees = [ast.parse(file.read_text()) for file in Path(stages.__file__).parent.glob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) > 1]
+    named = {call.args[1].value for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "part"}
+    assert named == set(run_view.ACTIVITIES)
 
 
 def test_progress_shows_the_time_left():

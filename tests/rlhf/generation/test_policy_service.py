@@ -187,6 +187,22 @@ def test_a_chat_whose_prompt_the_template_refuses_gets_the_reason(server):
     asks(server, user("Hi"))
 
 
+def test_a_collected_prompt_leaves_room_for_an_answer_and_not_for_the_longest_one(store, service):
+    context = service.backbone.context
+    one, two = (len(service.prompt(user(times * "Hi "))) for times in (1, 2))
+    asked = "Hi " * (1 + (context - policy_service.LEAST_ROOM - one) // (two - one) + 1)
+    new = [prompts.NewPrompt(user(text), "test", "train") for text in ("Hi", asked)]
+    prompts.add(store, new, source="test")
+    short, long = prompts.of_split(store)
+    sampling = Sampling(temperature=0, max_new_tokens=context)
+    answered, refused = service.generate([(service.base, short), (service.base, long)], sampling, 0)
+    assert not isinstance(answered, PromptRefused)
+    assert isinstance(refused, PromptRefused) and f"with an answer of 96 that is more than the model's context of {context}" in str(refused)
+    # A limit below that needs no more room than itself.
+    (answered,) = service.generate([(service.base, long)], Sampling(temperature=0, max_new_tokens=3), 0)
+    assert not isinstance(answered, PromptRefused)
+
+
 def test_one_prompt_that_cannot_be_answered_does_not_stop_the_others(server):
     settings.change(server.store, ProjectSettings(fold_system=False), None)
     with pytest.raises(ChatTemplateError, match="no system role"):

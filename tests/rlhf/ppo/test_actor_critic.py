@@ -96,7 +96,7 @@ def test_an_update_casts_all_layers_together_and_reads_its_metrics_once(tiny_fol
 
 
 @pytest.mark.slow
-def test_distributed_data_parallel_averages_the_gradients_of_all_that_is_trained(tiny_folder, tmp_path):
+def test_ddp_and_fsdp_average_the_gradients_of_all_that_is_trained(tiny_folder, tmp_path):
     """Two processes with batches of their own: PPO's losses, its value head's warm-up, demonstrations, and the reward model's scores."""
     first, second = gradients_of_each(tiny_folder, tmp_path)
     weights = {loss: {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.alone.")} for loss in ("ppo", "warmup", "ptx", "reward")}
@@ -104,9 +104,10 @@ def test_distributed_data_parallel_averages_the_gradients_of_all_that_is_trained
     assert len(weights["ptx"]) == 2 * 7 * 2, "A and B of seven linear maps in two layers"
     assert len(weights["reward"]) == 2 * 7 * 2 + 2, "and the head's weight and bias"
     for loss, names in weights.items():
-        assert {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.together.")} == names
-        for name in names:
-            alone, together = ([rank[f"{loss}.{how}.{name}"] for rank in (first, second)] for how in ("alone", "together"))
-            assert torch.equal(*together), "each rank takes the same step"
-            assert_close(together[0], (alone[0] + alone[1]) / 2, atol=1e-7, rtol=1e-5)
+        for how in ("together", "sharded"):
+            assert {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.{how}.")} == names
+            for name in names:
+                alone, wrapped = ([rank[f"{loss}.{which}.{name}"] for rank in (first, second)] for which in ("alone", how))
+                assert torch.equal(*wrapped), "each rank takes the same step"
+                assert_close(wrapped[0], (alone[0] + alone[1]) / 2, atol=1e-7, rtol=1e-5)
         assert any(not torch.allclose(first[f"{loss}.alone.{n}"], second[f"{loss}.alone.{n}"], rtol=1e-2) for n in names)

@@ -182,3 +182,20 @@ def test_a_beat_comes_with_every_written_tick(progress, clock):
 def test_figures_are_kept_by_step(progress):
     progress.log(3, {"objective/kl": 0.5, "val/ratio": float("nan")})
     assert [(m.name, m.step, m.value) for m in runs.metrics(progress.store, "r1")] == [("objective/kl", 3, 0.5)]
+
+
+def test_the_row_says_what_is_done_within_the_stage_and_how_much_of_it(progress, clock):
+    stage = progress.stage("first")
+    stage.total(3)
+    writing = stage.part(2, "base_answers", count=4)
+    writing.total(4)
+    writing()
+    clock.go(1)
+    writing()
+    assert (row(progress).activity, row(progress).activity_done, row(progress).activity_count) == ("base_answers", 2, 4)
+    stage.part(1, "scores")
+    clock.go(1)
+    progress.check()
+    assert (row(progress).activity, row(progress).activity_done, row(progress).activity_count) == ("scores", 0, 0)
+    progress.stage("second")
+    assert row(progress).activity is None

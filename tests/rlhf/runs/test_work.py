@@ -69,3 +69,31 @@ def test_work_without_a_listener_reports_nothing():
     NO_PROGRESS.total(3)
     sampled(NO_PROGRESS.part(1), positions=2, ended_after=1)
     NO_PROGRESS.done()
+
+
+def test_a_part_with_a_name_tells_how_many_things_are_done_of_its_own_count():
+    told = []
+    stage = Work(on_activity=told.append)
+    stage.total(10)
+    writing = stage.part(8, "answers", count=4)
+    assert told == [("answers", 0, 4)]
+    # Four answers in batches of three and one, of two tokens each; the first batch ends early.
+    writing.total(4)
+    sampled(writing.part(3), positions=2, ended_after=1)
+    assert told[-1] == ("answers", 1, 4), "a token of six, in a batch of three of four answers"
+    sampled(writing.part(1), positions=2, ended_after=2)
+    assert told[-1] == ("answers", 4, 4)
+    stage.part(1, "scores")
+    assert told[-2:] == [None, ("scores", 0, 0)]
+    stage.part(1)
+    assert told[-1] is None, "a part without a name is not called by the last one's"
+
+
+def test_work_inside_a_part_with_a_name_has_none():
+    told = []
+    stage = Work(on_activity=told.append)
+    stage.total(1)
+    outer = stage.part(1, "fit")
+    outer.total(2)
+    outer.part(1, "inner", count=3)()
+    assert {activity.name for activity in told} == {"fit"}

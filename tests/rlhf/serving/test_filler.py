@@ -11,6 +11,7 @@ import pytest
 from learning import user
 from waiting import PATIENCE_S, until
 
+from rlhf.runs import memory
 from rlhf.serving import filler as module
 from rlhf.serving.client import PolicyServerDown
 from rlhf.serving.comparison_plan import assign_prompts
@@ -78,6 +79,10 @@ def running(filler):
         yield filler
     finally:
         filler.stop()
+
+
+def test_the_estimate_of_memory_and_time_knows_the_limit_of_collected_answers():
+    assert COLLECTING.max_new_tokens == memory.COLLECTED_TOKENS
 
 
 def test_comparisons_hold_what_was_drawn(store, asked, model):
@@ -193,9 +198,13 @@ def test_a_model_that_gives_nothing_usable_is_asked_less_and_less(store, asked):
         times.append(time.monotonic())
         return [GeneratedCompletion("", "stop", 0.1) for _ in requests]
 
+    def pauses():
+        # The comparisons of one attempt are asked for together.
+        return [later - earlier for earlier, later in pairwise(times.copy()) if later - earlier > 0.04]
+
     with running(ComparisonGenerator(store, empty, "m")):
-        until(lambda: len(times) == 5)
-    gaps = [later - earlier for earlier, later in pairwise(times)]
+        until(lambda: len(pauses()) >= 4)
+    gaps = pauses()[:4]
     assert all(gap >= wait for gap, wait in zip(gaps, [0.05, 0.1, 0.2, 0.4], strict=True))
 
 
@@ -230,16 +239,38 @@ def retire_all(store):
         connection.conn.execute("UPDATE comparisons SET retired = 1")
 
 
+def test_an_answer_that_does_not_end_keeps_its_own_comparison_waiting_alone(store, asked):
+    endless, _ = asked("Endless", "Short")
+    ending = threading.Event()
+
+    def generate(requests, sampling, seed, on_progress=lambda: None):
+        if requests[0][1].id == endless.id:
+            assert ending.wait(PATIENCE_S)
+        return [GeneratedCompletion(f"answer {seed} {i}", "stop", 0.1) for i, _ in enumerate(requests)]
+
+    with running(ComparisonGenerator(store, generate, "m")):
+        until(lambda: queue.depth(store) == 1)
+        ending.set()
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+
+
 def test_the_queue_is_filled_to_its_target_and_no_further(store, asked, model):
     asked(*(f"Q{i}" for i in range(5)))
-    with running(ComparisonGenerator(store, model, "m")) as filler:
+    sizes = []
+
+    class Watched(ComparisonGenerator):
+        def _timed(self, assignments, *args, **kwargs):
+            sizes.append(len(assignments))
+            return super()._timed(assignments, *args, **kwargs)
+
+    with running(Watched(store, model, "m")) as filler:
         until(lambda: queue.depth(store) == module.QUEUE_TARGET and not filler.filling)
         assert filler.note == "" and filler.seconds_per_comparison > 0
         calls = len(model.asked)
         time.sleep(0.1)
         assert len(model.asked) == calls
-    batches = [len(a) // 2 for a in model.asked]
-    assert batches == [1, 2, 4, 8, 8, 1], "the first is there soon"
+    assert sizes == [2, 4, 8, 8, 2], "the first are there soon"
+    assert [len(asked) for asked in model.asked] == [2] * 24, "and each comparison is written by itself"
     usage = comparisons.prompt_usage(store)
     assert sorted(usage.values()) == [4, 5, 5, 5, 5]
 
@@ -384,7 +415,8 @@ def test_no_prompts_are_said_and_prompts_that_come_are_taken(store, asked, model
         until(lambda: queue.depth(store) == module.QUEUE_TARGET and filler.note == "")
 
 
-def test_failures_are_told_and_do_not_end_the_filling(store, asked, model, caplog):
+def test_failures_are_told_and_do_not_end_the_filling(store, asked, model, caplog, monkeypatch):
+    monkeypatch.setattr(module, "FIRST_BATCH_SIZE", 1)
     asked("Q")
     model.fails = [ZeroDivisionError("first"), PolicyServerDown("second"), KeyError("third")]
     notes = []

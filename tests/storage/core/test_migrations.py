@@ -1132,3 +1132,11 @@ def test_m024_s_views_show_what_they_showed_and_names_besides(before):
     assert before.conn.execute("SELECT * FROM audit WHERE act = 'named'").fetchall() == [
         (at(82), ANN, "named", "run", "round-1", "Baseline")
     ]
+
+
+def test_m025_adds_what_an_active_run_does(step):
+    done = step("m025_run_activity")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {f"runs.{column}" for column in words("activity activity_done activity_count")}
+    assert (done.added("keys"), done.added("indexes"), done.added("views"), done.added("triggers")) == (set(), set(), set(), set())

@@ -12,7 +12,6 @@ from storage.people import accounts, audit
 from storage.people.audit import AuditEntry
 from storage.project import guidelines, queued_rounds, runs, settings
 
-
 pytestmark = pytest.mark.usefixtures("distinct_times")
 
 
