@@ -44,8 +44,7 @@ from storage.core.projects_folder import ProjectsFolder
 from storage.people import accounts
 
 if TYPE_CHECKING:
-    import gradio as gr
-
+    from feedback_ui.app import Pages
     from feedback_ui.server.auth import Auth, SharedAccounts
     from feedback_ui.server.serving import Serving
     from rlhf.serving.supervisor import PolicyServerOnDemand, WatchedProcess
@@ -296,7 +295,7 @@ def serve_project(
     return look_after(serving, jobs, lambda: tell_address(f"the address of all projects, {shared.path}/"), used)
 
 
-def build_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, auth: Auth) -> gr.Blocks:
+def build_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, auth: Auth) -> Pages:
     """The pages of one store."""
     from feedback_ui.app import build_app
     from rlhf.serving.client import PolicyClient

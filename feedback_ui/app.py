@@ -20,7 +20,9 @@ from rlhf.runs.jobs import Jobs
 from rlhf.serving.client import PolicyClient
 from storage.core.database import Database
 
-__all__ = ["build_app", "launch_options"]
+__all__ = ["Pages", "build_app", "launch_options"]
+
+Pages = gr.Blocks
 
 
 def page(name: str) -> gr.Tab:

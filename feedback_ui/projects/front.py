@@ -12,9 +12,10 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from feedback_ui.projects.list_page import ListPage
@@ -24,6 +25,7 @@ from feedback_ui.server import bodies
 from feedback_ui.server.access import (
     PASSWORD,
     PROXY_HEADERS,
+    RELOAD_PAGE,
     ROUTES,
     SIGN_IN,
     SIGN_OUT,
@@ -32,7 +34,6 @@ from feedback_ui.server.access import (
     not_signed_in,
     refusal,
     refused_body,
-    reload_page,
     with_headers,
 )
 from feedback_ui.server.auth import Auth, Visitor
@@ -49,6 +50,9 @@ IN_PROJECT = re.compile(r"/p/([^/]+)(/.*)?", re.DOTALL)
 
 PROJECT_ROUTES = tuple(route for route in ROUTES if route.path not in (SIGN_OUT, PASSWORD))
 """The routes of a project's own process. Signing out and the password are the front's."""
+
+RELOAD = HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0">'))
+"""As `RELOAD_PAGE`, for a link to a project: the page that it names loads itself again, whether there is such a project or not."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -106,7 +110,7 @@ class Front:
             return await self._handled(self._public[asked], scope, receive)
         visitor = self.auth.visitor(request)
         if visitor is None:
-            return self._not_signed_in(request)
+            return RELOAD if (response := not_signed_in(request)) is RELOAD_PAGE else response
         if visitor.due and (token := self.auth.token(request)):
             # A full disk must not prevent reading.
             with suppress(StoreError):
@@ -145,14 +149,6 @@ class Front:
         if not route.admits(Visitor(account.annotator, account.roles, True)):
             return refusal(403, translator_for(request)("access.without_role"))
         return project, place[2], route
-
-    def _not_signed_in(self, request: Request) -> Response:
-        """As for one project. After a link from another site the page that it names is loaded again, whether it exists or not."""
-        response = not_signed_in(request)
-        if isinstance(response, RedirectResponse) or response.status_code != 200:
-            return response
-        place = re.fullmatch(r"/p/[a-z0-9-]+/", request.scope["path"])
-        return reload_page(place[0]) if place else response
 
     async def _show_list(self, request: Request) -> Response:
         visitor = self.auth.visitor(request)

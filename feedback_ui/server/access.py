@@ -68,10 +68,8 @@ PAGE_PATHS = ("/", "/config")
 PROXY_HEADERS = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
 """Headers that Gradio trusts from any sender, so that they are removed. uvicorn has already applied those of a local proxy."""
 
-
-def reload_page(path: str) -> Response:
-    """The response to a link from another site, whose request has no cookie: the page loads itself again, and then sends the cookie."""
-    return HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url={}">').format(path))
+RELOAD_PAGE = HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">'))
+"""The response to a link from another site, whose request has no cookie: the page reloads itself, and then sends the cookie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +298,7 @@ def matching(routes: tuple[Route, ...], request: Request) -> Iterator[Route]:
 def not_signed_in(request: Request) -> Response:
     """The response for a visitor who is not signed in: a redirect to the sign-in page for a browser, 401 for other clients."""
     if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
-        return reload_page("/") if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
+        return RELOAD_PAGE if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
     return refusal(401, translator_for(request)("auth.not_signed_in"))
 
 
