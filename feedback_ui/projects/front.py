@@ -12,10 +12,9 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from feedback_ui.projects.list_page import ListPage
@@ -25,7 +24,6 @@ from feedback_ui.server import bodies
 from feedback_ui.server.access import (
     PASSWORD,
     PROXY_HEADERS,
-    RELOAD_PAGE,
     ROUTES,
     SIGN_IN,
     SIGN_OUT,
@@ -50,9 +48,6 @@ IN_PROJECT = re.compile(r"/p/([^/]+)(/.*)?", re.DOTALL)
 
 PROJECT_ROUTES = tuple(route for route in ROUTES if route.path not in (SIGN_OUT, PASSWORD))
 """The routes of a project's own process. Signing out and the password are the front's."""
-
-RELOAD = HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0">'))
-"""As `RELOAD_PAGE`, for a link to a project: the page that it names loads itself again, whether there is such a project or not."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -110,7 +105,7 @@ class Front:
             return await self._handled(self._public[asked], scope, receive)
         visitor = self.auth.visitor(request)
         if visitor is None:
-            return RELOAD if (response := not_signed_in(request)) is RELOAD_PAGE else response
+            return not_signed_in(request)
         if visitor.due and (token := self.auth.token(request)):
             # A full disk must not prevent reading.
             with suppress(StoreError):

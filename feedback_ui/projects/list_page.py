@@ -36,7 +36,7 @@ class ListPage:
             {"name": name, "address": f"/p/{name}/", "roles": ", ".join(translate(f"roles.{role}") for role in in_order(account.roles))}
             for name, account in entered
         ]
-        texts = {name: translate(f"projects.{name}") for name in ("title", "none", "none_help")}
+        texts = {name: translate(f"projects.{name}") for name in ("title", "empty", "empty_help")}
         texts |= {"password": translate("visitor.password"), "sign_out": translate("visitor.sign_out"), "whose": visitor}
         addresses = {"password_address": PASSWORD, "sign_out_address": SIGN_OUT}
         filled = render_template(

@@ -128,11 +128,6 @@ def test_one_sign_in_and_judging_in_two_projects(projects, page):
         expect(page.locator("#lead-linked [data-comparison]")).to_have_attribute("data-comparison", str(shown))
         page.locator("#visitor").get_by_role("link", name="Projects").click()
         expect(page).to_have_url(f"{projects.url}/")
-    # A link on another site leads to the project, although the browser sends no cookie at first.
-    page.goto(f"{projects.url.replace(HOST, 'localhost')}/sign-in")
-    page.evaluate("(to) => { location.href = to }", f"{projects.url}/p/code/#data")
-    expect(page.locator("#data-overview")).to_be_visible()
-    expect(page).to_have_url(f"{projects.url}/p/code/#data")
     eventually(lambda: len(projects.policy_servers()) == 2, "each project that is used has a policy server")
 
 
