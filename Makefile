@@ -9,6 +9,7 @@ PORT ?= 7860
 DATA ?= data
 LOOP_DATA ?= loop-data
 PYTEST ?=
+VLLM ?= vllm
 LOCK ?= .ci/lock
 
 BIN := .venv/bin
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --no-deps --only-binary :all: --require-hashes --requirement
 CONSTRAINED := $(PIP) install --quiet --constraint .ci/constraints.txt
 
-.PHONY: run install weights test test-exports test-setup lint lock loop clean
+.PHONY: run install weights test test-exports test-ray test-vllm test-setup lint lock loop clean
 
 run: install weights
 	$(BIN)/rankloop serve --port $(PORT) --data $(DATA)
@@ -58,6 +59,17 @@ test: test-setup weights
 # The export formats whose packages are large and no part of rankloop's environment.
 test-exports: test-setup
 	$(BIN)/python -m pytest -m packages tests/rlhf/deploy $(PYTEST)
+
+# Rounds on a real Ray, which has an environment of its own: rankloop speaks its REST API and does not import it.
+RAY ?= ray[default]==2.60.0
+
+test-ray: test-setup
+	@test -x build/ray/bin/ray || { $(PYTHON) -m venv build/ray && build/ray/bin/python -m pip install --quiet "$(RAY)"; }
+	RANKLOOP_RAY=build/ray/bin/ray $(BIN)/python -m pytest -m packages tests/rlhf/runs/test_real_ray.py $(PYTEST)
+
+# Rollouts by vLLM, which is no part of rankloop's environment: make test-vllm VLLM=/path/to/vllm
+test-vllm: test-setup weights
+	RANKLOOP_VLLM=$(VLLM) $(BIN)/python -m pytest -m packages tests/rlhf/ppo/test_rollouts_by_vllm.py $(PYTEST)
 
 # The linters of the JavaScript, as .ci/package-lock.json has them.
 NODE_BIN := .ci/node_modules/.bin

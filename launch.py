@@ -27,14 +27,17 @@ from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, 
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import doctor as doctor_checks
+from rlhf.runs import ray_jobs
 from rlhf.runs.deciding import DecisionWatcher
 from rlhf.runs.environment import engine_environment
 from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.ray_api import AddressError
+from rlhf.runs.ray_jobs import SchedulerOptionError
 from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.runs.triggers import RoundStarter
 from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
-from rlhf.serving import api_key, endpoints
+from rlhf.serving import api_key, endpoints, lora_options
 from rlhf.serving.endpoints import EndpointOptionError
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
@@ -72,6 +75,8 @@ USER_ERRORS = (
     NotEnoughPairs,
     RoundError,
     RewardFunctionError,
+    SchedulerOptionError,
+    AddressError,
     OSError,
 )
 """Errors that end a verb with their message alone, without a traceback."""
@@ -106,6 +111,7 @@ def serve(args: argparse.Namespace) -> int:
         return serve_projects(args)
     # Checks the options before the store and a model are opened; the policy server reads the keys.
     endpoints.from_options(args)
+    ray_jobs.from_options(args)
     api_key.read(args.api_key_file)
     with folder_lock.exclusive(DataFolder(args.data.absolute()), "serve") as tell_address:
         if not (port := doctor_checks.free_port(args.port)).ok:
@@ -130,7 +136,7 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     # Started first: it loads the model while this process loads the pages.
     server.start()
     try:
-        return serve_pages(args, Jobs(store, folder), server.base_url, tell_address)
+        return serve_pages(args, Jobs(store, folder, ray_jobs.from_options(args)), server.base_url, tell_address)
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
         return 0
@@ -240,6 +246,7 @@ def policy_server(args: argparse.Namespace) -> int:
     command = [
         sys.executable, "-m", "rlhf.generation.server", "--data", str(args.data.absolute()), "--host", args.host, "--port", str(args.port),
         "--model", args.model, "--device", args.device, "--no-queue", *api_key.as_arguments(args),
+        *lora_options.as_arguments(args),
     ]  # fmt: skip
     print(f"the policy server will answer at http://{args.host}:{args.port}/v1 when its model is loaded (Ctrl-C stops it)", flush=True)
     with subprocess.Popen(command, env=engine_environment()) as process:
@@ -411,10 +418,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--parent", type=int, metavar="PID", help="end when this process, which started the server, has ended")
     api_key.add_option(p)
     endpoints.add_options(p)
+    ray_jobs.add_options(p)
 
     p = verbs.add("policy-server", policy_server, [engine_options()])
     p.add_argument("--port", type=int, default=POLICY_PORT, help="TCP port on 127.0.0.1, or on the address of --host")
     p.add_argument("--host", default=HOST, help="address to serve at; any but this machine's own needs --api-key-file")
+    lora_options.add_options(p)
     api_key.add_option(p)
 
     exchange.add(verbs)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import docstring_parser
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
@@ -173,6 +174,8 @@ class PPOConfig:
     """KL per completion, in nats, above which PPO ends; 0 is off."""
     keep: Literal["last", "best"] = "last"
     """Which policy is kept: the `last` one, or the `best` by conservative score within the KL budget."""
+    importance_sampling_clip_max: PositiveFloat = 3.0
+    """With rollouts from another server: largest weight of a token's loss, its probability here over that there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +280,10 @@ class RoundConfig:
     """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
     at_chance: AtChance = "auto"
     """Before a policy learns from a reward model no better than a coin: `ask`, `continue`, `stop`, or `auto`, by who started the round."""
+    rollouts: str | None = None
+    """Address of an OpenAI-compatible server that samples PPO's rollouts with the adapter it is sent, as vLLM's; off when empty."""
+    rollouts_model: str | None = None
+    """Name of the base model at that server, where it serves several; off when empty."""
     policy_start: Literal["base", "current"] = "base"
     """Where the policy begins, and what the KL penalty holds it to: the `base`, or the `current` policy, which was promoted last."""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -427,6 +434,7 @@ def check(config: RoundConfig) -> None:
                 "raise that, or lower this"
             )
     _check_processes(config)
+    _check_rollouts(config)
     for name, part in (("minibatch-size", config.group.minibatch_size), ("num-generations", config.group.num_generations)):
         if config.group.batch_size % part:
             raise ConfigError(f"--group-batch-size {config.group.batch_size} is no multiple of --group-{name} {part}")
@@ -453,6 +461,34 @@ def _check_processes(config: RoundConfig) -> None:
             raise ConfigError(
                 f"--ppo-{name} {size}: cannot be shared equally by --processes {config.processes}; make it a multiple of that number"
             )
+
+
+SERVED_KINDS: tuple[AdapterKind, ...] = ("lora", "rslora")
+"""Kinds of adapter that a rollout server can load."""
+
+
+def _check_rollouts(config: RoundConfig) -> None:
+    if config.rollouts is None:
+        return
+    try:
+        url = urlsplit(config.rollouts)
+        wrong = url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment
+    except ValueError:
+        wrong = True
+    if wrong:
+        raise ConfigError(f"--rollouts {config.rollouts}: is no address of a server; it is like http://127.0.0.1:8000/v1")
+    if url.username is not None or url.password is not None:
+        # What stands in the run's row is shown to people.
+        raise ConfigError("--rollouts: a key does not stand in the address; name where it is: --rollouts-key-env or --rollouts-key-file")
+    if config.method != "ppo":
+        raise ConfigError(f"--rollouts: --method {config.method} samples in this process; leave the option out, or choose ppo")
+    if config.adapter.kind not in SERVED_KINDS:
+        raise ConfigError(
+            f"--rollouts: no such server loads an adapter of kind {config.adapter.kind}; leave the option out, or set --adapter-kind "
+            f"{' or '.join(SERVED_KINDS)}"
+        )
+    if config.processes > 1:
+        raise ConfigError(f"--rollouts: is for one process that trains, not for --processes {config.processes}; leave one of them out")
 
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ import logging
 import resource
 import sys
 from dataclasses import replace
+from functools import partial
 
 from rlhf import model_files
 from rlhf.analysis import model_card
@@ -45,12 +46,14 @@ def run_round(
     progress: RunProgress,
     reward_named: str | None = None,
     at_chance_named: AtChance | None = None,
+    rollouts_key: str = "",
 ) -> PolicyVersion:
     """Executes one run, from its row in the store to a registered policy version.
 
     Args:
         reward_named: the reward function that the command line names; a run with a reward function does not start without it.
         at_chance_named: what to do where the reward model cannot be told from a coin, in place of the run's option.
+        rollouts_key: API key of the server that samples the rollouts, where the options name one that wants a key.
 
     Raises:
         RewardFunctionError: the command line and the run's row do not name the same one.
@@ -59,6 +62,7 @@ def run_round(
         ConfigError: the model cannot have the adapters, or the policy cannot begin at the version that was current.
         NothingFits: nothing to train on is short enough for it.
         StoppedAtChance: the reward model cannot be told from a coin, and the run is to ask or to stop then.
+        RolloutServerError: the server that samples the rollouts does not work, or is not one for this run.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
     config = RoundConfig.from_dict(runs.readable(store, run_id).config)
@@ -99,7 +103,7 @@ def run_round(
         answer_chance(store, run_id, at_chance_named or config.at_chance, found)
     asked = [p.messages for p in (*train, *heldout)]
     scorer = make_scorer(config, backbone, model, outside, function, asked)
-    tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
+    tune = partial(tune_by_ppo, rollouts_key=rollouts_key) if config.method == "ppo" else tune_by_trl
     outcome = tune(
         store, config, backbone, scorer, snapshot, train, ideal_answers, None if start is None else start.folder, run_dir, progress, ranks
     )

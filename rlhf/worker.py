@@ -14,15 +14,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from rlhf.config import AtChance, ConfigError, RoundConfig
-from rlhf.runs import rank_processes
+from rlhf.runs import rank_processes, scheduled_worker
 from rlhf.runs.at_chance import StoppedAtChance
 from rlhf.runs.jobs import HEARTBEAT_S
 from rlhf.runs.progress import Cancelled, RunProgress
 from rlhf.runs.results import RoundResult
+from rlhf.serving import rollout_options
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
@@ -43,12 +45,16 @@ def work(
     on_change: Callable[[str, float, float | None], None] | None = None,
     reward: str | None = None,
     at_chance: AtChance | None = None,
+    rollouts_key: Callable[[], str] = str,
+    job: str | None = None,
 ) -> None:
     """Runs one round in this process and writes how it ended.
 
     Args:
         reward: the function that the command line names.
         at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
+        rollouts_key: reads the API key of the server that samples the rollouts.
+        job: the id of the cluster's job that this process is.
 
     Raises:
         NotQueued: the run waits for no worker; nothing was changed.
@@ -57,15 +63,17 @@ def work(
     # A long write by another process, such as a restore, must not fail a round that has trained for hours.
     store.use_training_timeout()
     # After a crash the same run may have been given to two workers: one of them gets it.
-    if not runs.claim(store, run_id, os.getpid()):
-        raise NotQueued(f"run {run_id} is {runs.get(store, run_id).status}, and only a queued run is begun")
+    if not runs.claim(store, run_id, os.getpid(), job):
+        raise NotQueued(
+            f"run {run_id} is {runs.get(store, run_id).status}: only a queued run is begun, and only by the job that it was given to"
+        )
     progress = RunProgress(store, run_id, on_change)
     try:
         with heartbeat(store, run_id):
             # This import takes seconds and fails where torch is broken: the row must show both.
             from rlhf.round import run_round
 
-            version = run_round(store, folder, run_id, progress, reward, at_chance)
+            version = run_round(store, folder, run_id, progress, reward, at_chance, rollouts_key())
         log.info("done: %s", version.name)
     except StoppedAtChance as stopped:
         progress.close_stage()
@@ -145,6 +153,9 @@ def main() -> int:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="the run's --device, for ranks other than 0")
     parser.add_argument("--resume", action="store_true", help="queue the run again if it has ended, as `rankloop train --resume` does")
     parser.add_argument("--reward", metavar="MODULE:FUNCTION", help="the reward function that the run's row must record")
+    parser.add_argument("--job", help="the id of the cluster's job that this process is, as the run's row has it")
+    parser.add_argument("--machine", default="", help="with --job: the machine that has the store, as `scheduled_worker.machine` names it")
+    rollout_options.add_options(parser)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # SIGTERM ends a run as Ctrl-C does: cancelled, and resumable.
@@ -153,6 +164,13 @@ def main() -> int:
     if rank_processes.rank():
         return follow(arguments.device, arguments.reward)
     folder = DataFolder(arguments.data)
+    if arguments.job and not rank_processes.started_by_launcher():
+        try:
+            scheduled_worker.require_store(folder, arguments.machine)
+        except scheduled_worker.WrongMachine as error:
+            log.error("the round cannot begin: %s", error)
+            return 1
+        scheduled_worker.copy_output(folder.run_log(arguments.run_id))
     store = Database(folder.database)
     try:
         if arguments.resume and runs.get(store, arguments.run_id).status in RESUMABLE_STATUSES:
@@ -160,7 +178,16 @@ def main() -> int:
         if (config := of_several_processes(store, arguments.run_id)) is not None:
             command = [sys.executable, "-m", "rlhf.worker", *sys.argv[1:], "--device", config.device]
             return rank_processes.train(store, arguments.run_id, command, config.processes)
-        work(store, folder, arguments.run_id, reward=arguments.reward, at_chance=arguments.at_chance)
+        key = partial(rollout_options.read, arguments)
+        work(
+            store,
+            folder,
+            arguments.run_id,
+            reward=arguments.reward,
+            at_chance=arguments.at_chance,
+            rollouts_key=key,
+            job=arguments.job,
+        )
     except NotQueued as error:
         log.info("nothing to do: %s", error)
         return 0

@@ -21,9 +21,11 @@ TEXTS = {document: document.read_text(encoding="utf-8") for document in DOCUMENT
 OTHER_PROGRAMS = {
     "--system", "--home-dir", "--shell", "--now", "--init",
     "--upgrade", "--constraint", "--editable", "--url",
-    "--apply", "--tasks", "--model", "--continuous-batching",
+    "--apply", "--tasks", "--model", "--continuous-batching", "--enable-lora", "--max-lora-rank", "--max-model-len",
+    "--head", "--resources", "--nodelist", "--nodes", "--ntasks", "--cpus-per-task", "--gres", "--time", "--signal", "--output",
+    "--open-mode",
 }  # fmt: skip
-"""Options of useradd, docker, systemctl, pip, lm-eval and `transformers serve`."""
+"""Options of useradd, docker, systemctl, pip, lm-eval, `transformers serve`, `vllm serve`, `ray start`, sbatch and srun."""
 
 BENCHMARKS = {
     "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
@@ -37,7 +39,10 @@ GENERATOR = {"--check"}
 COMMAND_NAMES = {"rankloop", ".venv/bin/rankloop", "make", "python", "python3", ".venv/bin/python", ".venv/bin/pip"}
 """Programs of this project's own commands, of which each line is checked."""
 
-STRANGE_NAMES = {"litestream", "git", "/tmp/trl/bin/pip", "/tmp/ls-venv/bin/pip", "rsync", "curl", "openssl", "lm_eval"}
+STRANGE_NAMES = {
+    "litestream", "git", "/tmp/trl/bin/pip", "/tmp/ls-venv/bin/pip", "rsync", "curl", "openssl", "lm_eval", "vllm", "ray", "sbatch", "sky",
+    "ssh", "scp",
+}  # fmt: skip
 """Programs of others that the documents call, whose lines are not checked."""
 
 

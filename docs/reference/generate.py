@@ -153,7 +153,7 @@ def http_api_page() -> str:
     from rlhf.serving import limits
 
     # Without a model, which only a request would need.
-    described = build_server(object.__new__(PolicyService), None).openapi()
+    described = build_server(object.__new__(PolicyService), None, lora_folder=Path("adapters")).openapi()
     parts = []
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
@@ -192,7 +192,13 @@ ROUTES = {
     "`usage.completion_tokens_details.reasoning_tokens`. `max_completion_tokens` is the newer name of `max_tokens`.",
     "/v1/completions": "Continuations of texts, or of lists of token ids, without the chat template; control tokens in a text are read as "
     "such. `prompt` is a text, a list of token ids, or a list of either; `logprobs` is the number of likeliest tokens, as in the older "
-    "protocol.",
+    "protocol. With `return_token_ids` each choice has `token_ids`, as from vLLM: all that were sampled, with the token that ends the "
+    "answer and is no part of its text. `stop_token_ids` end an answer beside the model's own end tokens. Log-probabilities are those of "
+    "the model at temperature 1, or with `--logprobs-mode processed_logprobs` those of the distribution that is sampled from.",
+    "/v1/load_lora_adapter": "Loads an adapter, which then answers under `lora_name` as a model; vLLM has the same call. The route is "
+    "there with `rankloop policy-server --lora-folder DIR` alone, and `lora_path` must be a folder below DIR. `load_inplace` replaces the "
+    "adapter of that name. [What it is for](../how-to/rollout-server.md).",
+    "/v1/unload_lora_adapter": "Unloads it. Answers that are being sampled with it are completed.",
 }
 """What each route is for: the server's handlers have no docstrings, because nobody publishes them."""
 

@@ -7,14 +7,14 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from feedback_ui.shared.errors import browser_message, for_browser, named
+from feedback_ui.shared.errors import browser_message, for_browser, named, without_paths
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import render
 from feedback_ui.shared.presenters import duration, empty_state, figures
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS, config_of
 from rlhf.config import ConfigError, RoundConfig
-from rlhf.runs import results
+from rlhf.runs import results, scheduler
 from rlhf.runs.results import BestOfN, Estimate, RoundResult
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
@@ -99,6 +99,7 @@ def progress(translate: Translator, run: Run | None, steps_done: int = 0) -> Mar
             tag("span", remark(translate, run, steps_done), class_="rl-muted", data_testid="run-remark"),
             class_="rl-status",
         ),
+        job(translate, run),
         steps(translate, run),
         bar(translate, run),
         error(translate, run),
@@ -136,6 +137,16 @@ def remark(translate: Translator, run: Run, steps_done: int = 0) -> str:
         # Negative if the clock was set back meanwhile: the duration is unknown then.
         return translate("run.took", time=duration(translate, took)) if took >= 0 else ""
     return ""
+
+
+def job(translate: Translator, run: Run) -> Markup:
+    """What a cluster says about the worker of an active run; empty for a process of this machine."""
+    found = scheduler.job_of(run) if is_active(run) else None
+    if found is None:
+        return EMPTY
+    since = f"{datetime.fromisoformat(found.since):%Y-%m-%d %H:%M}"
+    text = translate(f"run.job.{found.state}", job=found.id, since=since, message=without_paths(found.message))
+    return tag("p", text.strip(), class_="rl-notice rl-warn" if found.state == "unreachable" else "rl-muted", data_testid="run-job")
 
 
 def doing(translate: Translator, run: Run, steps_done: int) -> list[str]:

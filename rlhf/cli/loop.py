@@ -18,6 +18,7 @@ from rlhf.cli import report, rounds_report
 from rlhf.cli.rounds import add_judging, add_round_options, chosen_config, failure_report, follow, judging_plan
 from rlhf.cli.terminal import UsageError, Verbs, fetch_weights, open_store
 from rlhf.config import RoundConfig
+from rlhf.runs import ray_jobs
 from rlhf.runs.jobs import Jobs
 from rlhf.simulation import closed_loop
 from rlhf.simulation.simulate import Plan, SimulationError
@@ -39,6 +40,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--rounds", type=int, default=3, help="how many decided rounds the folder has at the end, earlier ones counted")
     p.add_argument("--votes", type=int, default=600, help="simulated judgments that each round adds before it trains")
     add_judging(p)
+    ray_jobs.add_options(p)
     add_round_options(p, leave_out=["include-simulated", "demo-votes"])
     p.set_defaults(reward=None)
 
@@ -47,12 +49,14 @@ def loop(args: argparse.Namespace) -> int:
     """Closed rounds without people: simulated votes, training, and a decision by simulated comparisons. Run again, it goes on."""
     config = replace(chosen_config(args), include_simulated=True)
     plan = judging_plan(args, args.votes, config.seed)
+    workers = ray_jobs.from_options(args)
     if args.rounds < 1 or args.votes < 1:
         raise UsageError("--rounds and --votes must be at least 1")
     with folder_lock.exclusive(DataFolder(args.data.absolute()), "loop"):
         folder, store = open_store(args.data)
         fetch_weights(config.model)
-        closed = ClosedLoop(store, Jobs(store, folder), config, plan)
+        closed = ClosedLoop(store, Jobs(store, folder, workers), config, plan)
+        closed.jobs.require_scheduler()
         try:
             closed.run(args.rounds)
         except SimulationError as error:

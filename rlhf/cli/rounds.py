@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -19,9 +20,11 @@ from rlhf.cli import report, rounds_report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, AtChance, Option, RoundConfig, options, with_options
 from rlhf.data import lineage
-from rlhf.runs import deciding, dry_run, results, reward_function, triggers
+from rlhf.runs import deciding, dry_run, ray_jobs, results, reward_function, scheduler, triggers
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.safe_output import one_line
+from rlhf.serving import rollout_options
+from rlhf.serving.endpoints import EndpointOptionError
 from rlhf.simulation.judges import RULES, LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError
 from rlhf.simulation.simulate import simulate as run_simulation
@@ -48,18 +51,22 @@ def add(verbs: Verbs) -> None:
         metavar="MODULE:FUNCTION",
         help="score completions by this Python function(prompts, completions) instead of the reward model; repeat it with --resume",
     )
+    rollout_options.add_options(p)
     p.add_argument("--dry-run", action="store_true", help="say what a round would learn from and whether it would start; start nothing")
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     p.add_argument(
         "--no-start", action="store_true", help="write the run and say how several hosts train it with accelerate launch; start nothing"
     )
     p.add_argument("--judges", default="people", choices=["people", "simulated"], help="whose comparisons decide about the new version")
+    ray_jobs.add_options(p)
     add_round_options(p)
 
     p = verbs.add("runs", runs_)
+    ray_jobs.add_options(p, starts=False)
     p.add_argument("run_id", nargs="?", help="one run in full")
 
     p = verbs.add("rounds", rounds_)
+    ray_jobs.add_options(p, starts=False)
     p.add_argument("--judgment", type=int, metavar="ID", help="list the rounds that learned from this judgment instead")
 
     group = verbs.group("round", "The story of one round, and the decisions of a person.")
@@ -177,14 +184,21 @@ def simulate(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Run one round and show its progress. Ctrl-C cancels it; it can be resumed."""
+    workers = ray_jobs.from_options(args)
+    if args.scheduler != "local" and (args.debug or args.no_start):
+        raise UsageError(f"--scheduler {args.scheduler} starts a worker elsewhere: leave out --debug and --no-start")
+    if args.scheduler != "local" and args.rollouts_key_env:
+        raise UsageError("--rollouts-key-env: a job does not have this command's environment; name a file with --rollouts-key-file")
     folder, store = open_store(args.data)
-    jobs = Jobs(store, folder)
+    jobs = Jobs(store, folder, workers)
     if args.dry_run:
         return dry(args, jobs)
     # The configuration is checked and the weights are fetched before the row is queued: a download may take long, or fail.
     config = RoundConfig.from_dict(runs.readable(store, args.resume).config) if args.resume else chosen_config(args)
+    jobs.require_scheduler()
     # The worker checks this too; here it is checked before a row is written.
     reward_function.load_confirmed(config.reward_function, args.reward)
+    check_key(args, config)
     if args.debug and config.processes > 1:
         raise UsageError(f"--debug runs the round inside this process, and --processes {config.processes} need more: leave one of them out")
     if args.no_start:
@@ -193,7 +207,7 @@ def train(args: argparse.Namespace) -> int:
     run_id = begin(args, jobs, config)
     print(f"run {run_id}", flush=True)
     if args.debug:
-        debug(store, folder, run_id, args.reward, **answered(args))
+        debug(store, folder, run_id, args.reward, rollouts_key=partial(rollout_options.read, args), **answered(args))
     else:
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
@@ -203,12 +217,26 @@ def train(args: argparse.Namespace) -> int:
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
 
 
+def check_key(args: argparse.Namespace, config: RoundConfig) -> None:
+    """Refuses a key that cannot be read or that is for no server. The worker reads it again."""
+    try:
+        key = rollout_options.read(args)
+    except EndpointOptionError as error:
+        raise UsageError(str(error)) from error
+    if key and not config.rollouts:
+        raise UsageError("a key for rollouts, which this process samples itself: add --rollouts URL, or leave out the key")
+
+
 def not_started(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> int:
     """Writes the run, and prints the command that trains it on several hosts."""
     if args.resume or args.debug:
         raise UsageError("--no-start writes a new run: leave out --resume and --debug")
     run_id = jobs.create(config, judges=args.judges).id
-    named = [*(["--device", config.device] if config.device != "auto" else []), *(["--reward", args.reward] if args.reward else [])]
+    named = [
+        *(["--device", config.device] if config.device != "auto" else []),
+        *(["--reward", args.reward] if args.reward else []),
+        *rollout_options.as_arguments(args),
+    ]
     worker = " ".join(["-m rlhf.worker --resume --data", str(jobs.folder.root), *named, run_id])
     print(
         f"run {run_id} is written and not started. On each host, with the same versions installed; {config.processes} processes in all:\n"
@@ -227,16 +255,17 @@ def answered(args: argparse.Namespace) -> dict[str, Any]:
 def begin(args: argparse.Namespace, jobs: Jobs, config: RoundConfig) -> str:
     """Begins the round, and returns its run's id; the worker is started, except for `--debug`.
 
-    A round waits for those that train or wait before it. A resumed run, one with `--debug`, and one that is scored by code of this
-    command line do not wait: no other process could begin them, so they are refused while another round trains.
+    A round waits for those that train or wait before it. A resumed run, one with `--debug`, one for another scheduler, and one that needs
+    code or a key that this command line names do not wait: no other process could begin them, so they are refused while another round
+    trains.
     """
-    if not (args.resume or args.debug or args.reward):
+    if not (args.resume or args.debug or args.reward or args.scheduler != "local" or rollout_options.named(args)):
         return wait_for_turn(jobs, jobs.start(config, judges=args.judges))
     if args.resume:
         jobs.requeue(args.resume)
     run_id: str = args.resume or jobs.create(config, judges=args.judges).id
     if not args.debug:
-        jobs.spawn(run_id, args.reward, **answered(args))
+        jobs.spawn(run_id, args.reward, more=rollout_options.as_arguments(args), **answered(args))
     return run_id
 
 
@@ -276,19 +305,27 @@ def dry(args: argparse.Namespace, jobs: Jobs) -> int:
     return 0 if would.hindrance is None else 2
 
 
-def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None, at_chance: AtChance | None = None) -> None:
+def debug(
+    store: Database,
+    folder: DataFolder,
+    run_id: str,
+    reward: str | None,
+    at_chance: AtChance | None = None,
+    rollouts_key: Callable[[], str] = str,
+) -> None:
     """Runs the round inside this process; its errors are raised here, for a debugger to see."""
     from rlhf.runs.progress import Cancelled
     from rlhf.worker import work
 
     with round_bar() as show, contextlib.suppress(Cancelled, KeyboardInterrupt):
-        work(store, folder, run_id, show, reward, at_chance)
+        work(store, folder, run_id, show, reward, at_chance, rollouts_key)
 
 
 def runs_(args: argparse.Namespace) -> int:
     """List the runs, or show one of them in full."""
+    workers = ray_jobs.from_options(args)
     folder, store = open_store(args.data)
-    Jobs(store, folder).reap()
+    Jobs(store, folder, workers).reap()
     if args.run_id:
         run = runs.get(store, args.run_id)
         try:
@@ -310,8 +347,9 @@ def runs_(args: argparse.Namespace) -> int:
 
 def rounds_(args: argparse.Namespace) -> int:
     """List the rounds with what became of each; decides those that have all the comparisons they need."""
+    workers = ray_jobs.from_options(args)
     folder, store = open_store(args.data)
-    Jobs(store, folder).reap()
+    Jobs(store, folder, workers).reap()
     if args.judgment is not None:
         return _uses(store, folder, args.judgment)
     deciding.decide_open_rounds(store)
@@ -417,10 +455,15 @@ def chosen_config(args: argparse.Namespace) -> RoundConfig:
 
 def follow(store: Database, jobs: Jobs, run_id: str) -> None:
     """Shows a run's progress until it ends. Ctrl-C requests its cancellation and waits until it has stopped."""
+    told = ""
     with round_bar() as show:
         while True:
             try:
                 run = runs.get(store, run_id)
+                words = scheduler.in_words(job) if (job := scheduler.job_of(run)) is not None else ""
+                if words != told:
+                    tqdm.write(one_line(words))
+                    told = words
                 show(run.stage or "starting", run.progress, run.eta_s)
                 if run.status not in ACTIVE_STATUSES:
                     return
@@ -438,11 +481,15 @@ def failure_report(run: Run, jobs: Jobs) -> str:
         lines.append(f"note: {one_line(run.note)}")
     if run.problem:
         lines.append(run.problem)
+    job = scheduler.job_of(run)
+    if run.status in ACTIVE_STATUSES and job is not None:
+        lines.append(one_line(scheduler.in_words(job)))
     if run.error:
         lines.append(run.error)
     if tail := jobs.log_tail(run.id, 5):
         lines.append(f"log ({jobs.folder.run_log(run.id)}) ends in:\n{tail}")
     if run.status not in ACTIVE_STATUSES and not run.problem:
         go_on = " --at-chance continue" if results.of_run_or_empty(run).stopped_at_chance else ""
-        lines.append(f"resume with: rankloop train --data {jobs.folder.root} --resume {run.id}{go_on}")
+        there = f" --scheduler {job.scheduler} --address {one_line(job.address)}" if job is not None else ""
+        lines.append(f"resume with: rankloop train --data {jobs.folder.root} --resume {run.id}{there}{go_on}")
     return "\n".join(lines)

@@ -32,7 +32,7 @@ from rlhf.generation.request import (
     RequestCancelled,
     TokenOutput,
 )
-from rlhf.generation.sampling import GeneratedSequence, adjusted, combined_seed, likeliest, sample_token, uniforms
+from rlhf.generation.sampling import GeneratedSequence, adjusted, combined_seed, likeliest, processed, sample_token, uniforms
 from rlhf.generation.static_decode import Graphs, StaticLane, graphs_for, is_static, static_refusal
 from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
@@ -471,7 +471,7 @@ class GenerationEngine:
                     numbers, torch.tensor(positions, device=device), max(positions) + 1, stats.logprobs, stats.entropy, hidden
                 )
         for i, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-            self._append(row, token, logits[i] if row.request.logprobs is not None else None)
+            self._append(row, token, returned_logits(row, logits[i]) if row.request.logprobs is not None else None)
 
     def _append(self, row: Row, token: int, logits: Float[Tensor, " vocab"] | None) -> None:
         request = row.request
@@ -556,6 +556,12 @@ def rows_by_sampling(rows: Sequence[Row]) -> list[list[int]]:
         sampling = row.request.sampling
         groups.setdefault((sampling.temperature, sampling.top_p, sampling.top_k), []).append(i)
     return list(groups.values())
+
+
+def returned_logits(row: Row, logits: Float[Tensor, " vocab"]) -> Float[Tensor, " vocab"]:
+    """Those whose log-probabilities the row's request asks for; before its next token is added."""
+    request = row.request
+    return processed(logits, request.sampling, request.adjustments, row.ids) if request.processed_logprobs else logits
 
 
 def drop_ended(lane: Lane, rows: Sequence[Row]) -> None:

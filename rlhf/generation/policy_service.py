@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -38,6 +39,12 @@ RELEASED_WAIT_S = 1.0
 CURRENT = "current"
 """The name under which the current policy answers, whichever version that is at the moment."""
 
+MAX_PUSHED = 8
+"""Adapters that clients have loaded at one time."""
+
+PUSHED = "pushed"
+"""Under this name the answers of all adapters that clients have loaded are counted: their own names are the clients'."""
+
 Fingerprint = tuple[str, int, int]
 
 
@@ -53,6 +60,10 @@ class LoadedAdapter:
     """In the backbone. A version that is loaded again gets another name, so that nothing of the old one is used."""
     fingerprint: Fingerprint
     used: float
+
+
+class PushRefused(Exception):
+    """An adapter cannot be loaded under that name, or none can now; the message says why and what to do."""
 
 
 class PolicyService:
@@ -78,6 +89,8 @@ class PolicyService:
         self.engine = GenerationEngine(backbone, thread=thread)
         self._loaded: dict[int, LoadedAdapter] = {}
         self._generations = itertools.count(1)
+        # By name; their ids are negative, and their adapters are loaded for as long as they are here.
+        self._pushed: dict[str, PolicyVersion] = {}
         self._released = ""
         self._offloaded = False
         self._resident = threading.Event()
@@ -125,6 +138,56 @@ class PolicyService:
         """The policy versions that this backbone can generate with."""
         return [v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)]
 
+    def listed(self) -> list[PolicyVersion]:
+        """These, and the adapters that clients have loaded."""
+        return [*self.versions(), *self._pushed.values()]
+
+    def push(self, name: str, folder: Path, *, replace: bool = False) -> None:
+        """Loads an adapter that a client has written; it answers under this name until `unload_pushed`.
+
+        Args:
+            replace: take the place of the adapter of that name, which running answers keep.
+
+        Raises:
+            PushRefused: the name is taken, or there are too many.
+            ModelError: it cannot be read, or is for another model.
+            ModelReleased: a training round has the accelerator's memory.
+        """
+        if name == CURRENT or name in {version.name for version in self.versions()}:
+            raise PushRefused(f"{name} is a model of this server: choose another name")
+
+        def load() -> None:
+            if self._released:
+                raise ModelReleased(self._released)
+            if name in self._pushed and not replace:
+                raise PushRefused(f"an adapter {name} is loaded already: set load_inplace to replace it, or choose another name")
+            if name not in self._pushed and len(self._pushed) >= MAX_PUSHED:
+                raise PushRefused(f"{MAX_PUSHED} adapters are loaded, which is the limit: unload one first")
+            number = next(self._generations)
+            self.backbone.load_adapter(f"p{number}", folder)
+            before = self._pushed.get(name)
+            made = datetime.now(UTC).isoformat()
+            self._pushed[name] = PolicyVersion(-number, name, "tuned", self.model, None, None, made)
+            self._loaded[-number] = LoadedAdapter(f"p{number}", (str(folder), 0, 0), float("inf"))
+            if before is not None:
+                del self._loaded[before.id]
+            self._drop_unused()
+
+        self.engine.call(load)
+
+    def unload_pushed(self, name: str) -> None:
+        """Unloads an adapter that `push` loaded, once no answer needs it. Raises KeyError where there is none of that name."""
+
+        def unload() -> None:
+            del self._loaded[self._pushed.pop(name).id]
+            self._drop_unused()
+
+        self.engine.call(unload)
+
+    def counted_as(self, version: PolicyVersion) -> str:
+        """Under which name a version's answers are counted: numbers of names are bounded."""
+        return PUSHED if version.id < 0 else version.name
+
     def refusal_reason(self, version: PolicyVersion) -> str:
         """Why a version cannot generate here, as a sentence; empty when it can."""
         if version.kind == "external":
@@ -152,7 +215,7 @@ class PolicyService:
         """
         if name == CURRENT:
             return rounds.current(self.store, self.model)
-        return {v.name: v for v in self.versions()}[name]
+        return self._pushed.get(name) or {v.name: v for v in self.versions()}[name]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The token ids of a conversation up to the answer.
@@ -246,6 +309,10 @@ class PolicyService:
 
     def _adapter(self, version: PolicyVersion) -> str | None:
         """The name of a version's adapter in the backbone, loaded if it is new or has changed. Runs in the engine's thread."""
+        if version.id < 0:
+            if version.id not in self._loaded:
+                raise ModelError(f"{version.name} was unloaded: load it again")
+            return self._loaded[version.id].name
         if version.adapter_path is None:
             return None
         try:

@@ -66,6 +66,8 @@ class GenerationRequest:
     """Tokens that end the answer, beside the model's own end-of-sequence tokens."""
     logprobs: int | None = None
     """Return each token's log-probability, with those of this many of the likeliest tokens; None for none."""
+    processed_logprobs: bool = False
+    """Return those of the distribution that the token is sampled from, and not of the model's own at temperature 1."""
     adjustments: LogitAdjustments = LogitAdjustments()
 
 
@@ -77,7 +79,7 @@ class TokenOutput:
     finish_reason: FinishReason | None = None
     """On the last token: `stop` if the token ends the answer, `length` if the token limit or the model's context does."""
     logprob: float | None = None
-    """Log-probability in nats under the model's distribution at temperature 1 without adjustments."""
+    """Log-probability in nats, under the distribution that the request asks for."""
     top_logprobs: tuple[tuple[int, float], ...] = ()
     """The likeliest tokens with theirs, likeliest first."""
 

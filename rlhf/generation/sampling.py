@@ -131,6 +131,19 @@ def adjusted(logits: Float[Tensor, " vocab"], adjustments: LogitAdjustments, ans
     return logits.float().index_add(0, at, torch.tensor([changes[token] for token in inside], device=logits.device))
 
 
+def processed(
+    logits: Float[Tensor, " vocab"], sampling: Sampling, adjustments: LogitAdjustments, answer: Sequence[int]
+) -> Float[Tensor, " vocab"]:
+    """One row's logits as its next token is sampled from them: adjusted, over the temperature, minus infinity outside top-k and top-p.
+
+    At temperature 0 nothing is divided.
+    """
+    row = adjusted(logits, adjustments, answer) if adjustments else logits
+    softmax = UnnormalizedSoftmax(row[None], sampling.temperature or 1.0)
+    kept = _filter_top_k_top_p(softmax.weights, sampling.top_k, sampling.top_p) > 0
+    return softmax.x.masked_fill(~kept, -torch.inf)[0]
+
+
 def likeliest(logits: Float[Tensor, " vocab"], token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
     """The token's log-probability in nats, and the `count` likeliest tokens with theirs."""
     logprobs = logits.float().log_softmax(-1)

@@ -34,6 +34,7 @@ from rlhf.config import DEFAULT_MODEL
 from rlhf.generation.device_sharing import DeviceSharing
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.generation.policy_service import CURRENT, PolicyService
+from rlhf.generation.protocol import lora
 from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
 from rlhf.generation.protocol.handlers import Handlers
 from rlhf.generation.protocol.metrics import CONTENT_TYPE, ServerMetrics
@@ -41,7 +42,7 @@ from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
 from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.safe_files import ModelError
-from rlhf.serving import api_key, endpoints
+from rlhf.serving import api_key, endpoints, lora_options
 from rlhf.serving.completion_source import route_by_version
 from rlhf.serving.endpoints import Endpoint, EndpointOptionError
 from rlhf.serving.filler import ComparisonGenerator
@@ -64,7 +65,13 @@ STOP_S = 5
 
 
 def build_server(
-    service: PolicyService, filler: ComparisonGenerator | None, *, api_key: str = "", sharing: DeviceSharing | None = None
+    service: PolicyService,
+    filler: ComparisonGenerator | None,
+    *,
+    api_key: str = "",
+    sharing: DeviceSharing | None = None,
+    lora_folder: Path | None = None,
+    processed_logprobs: bool = False,
 ) -> FastAPI:
     """The HTTP application over the engine.
 
@@ -72,10 +79,12 @@ def build_server(
         sharing: frees the accelerator for training rounds.
         filler: keeps the queue of comparisons filled; None for a server that only answers requests.
         api_key: what every request must bring, but those for `/health`; without one only this machine is answered.
+        lora_folder: clients may load adapters from below this folder; None for a server that takes none.
+        processed_logprobs: log-probabilities are those of the distribution that tokens are sampled from.
     """
 
     metrics = ServerMetrics(service.metrics)
-    handlers = Handlers(service, metrics)
+    handlers = Handlers(service, metrics, processed_logprobs=processed_logprobs)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -131,13 +140,13 @@ def build_server(
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        named = [model_object(version) for version in service.versions()]
-        return {"object": "list", "data": [model_object(service.named(CURRENT), CURRENT), *named]}
+        named = [model_object(version, base=service.base.name) for version in service.listed()]
+        return {"object": "list", "data": [model_object(service.named(CURRENT), CURRENT, base=service.base.name), *named]}
 
     # A hub id has a slash.
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        return model_object(await handlers.version(name), name)
+        return model_object(await handlers.version(name), name, base=service.base.name)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(request: ChatRequest, http: Request) -> Response:
@@ -147,13 +156,20 @@ def build_server(
     async def complete(request: CompletionRequest, http: Request) -> Response:
         return await handlers.complete(request, http)
 
+    if lora_folder is not None:
+        lora.add_routes(app, service, lora_folder)
     return app
 
 
-def model_object(version: PolicyVersion, name: str | None = None) -> dict[str, Any]:
-    """A policy version as the protocol describes a model, under its own name or another; `root` is its own."""
+def model_object(version: PolicyVersion, name: str | None = None, *, base: str) -> dict[str, Any]:
+    """A policy version as the protocol describes a model, under its own name or another.
+
+    `root` is its own name, and `parent` the base of a tuned one, as vLLM has it.
+    """
     created = int(datetime.fromisoformat(version.created_at).timestamp())
-    return {"id": name or version.name, "object": "model", "created": created, "owned_by": version.kind, "root": version.name}
+    parent = base if version.kind == "tuned" else None
+    described = {"id": name or version.name, "object": "model", "created": created, "owned_by": version.kind}
+    return described | {"root": version.name, "parent": parent}
 
 
 def endpoint_sources(store: Database, chosen: Sequence[Endpoint]) -> dict[PolicyVersion, EndpointSource]:
@@ -188,6 +204,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--parent", type=int, help="process id to end with")
     parser.add_argument("--no-queue", action="store_true", help="answer requests alone, and leave the queue of comparisons as it is")
+    lora_options.add_options(parser)
     api_key.add_option(parser)
     endpoints.add_options(parser)
     arguments = parser.parse_args()
@@ -216,7 +233,14 @@ def main() -> int:
 
     filler = ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason)
     sharing = None if backbone.device.type == "cpu" else DeviceSharing(service, store)
-    app = build_server(service, None if arguments.no_queue else filler, api_key=key, sharing=sharing)
+    app = build_server(
+        service,
+        None if arguments.no_queue else filler,
+        api_key=key,
+        sharing=sharing,
+        lora_folder=arguments.lora_folder,
+        processed_logprobs=arguments.logprobs_mode == "processed_logprobs",
+    )
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
         app,

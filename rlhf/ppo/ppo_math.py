@@ -73,6 +73,21 @@ def gae(
     return advantages, (advantages + values) * mask
 
 
+MAX_LOG_RATIO = 20.0
+"""Bound of a log-ratio between two engines, in nats, so that one token that they see quite differently leaves a mean finite."""
+
+
+def importance_ratio(
+    logprobs: Float[Tensor, "b t"], rollout_logprobs: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+) -> Float[Tensor, "b t"]:
+    """Each token's probability under the policy as the trainer computes it, over that under the engine that sampled it; 1 outside the mask.
+
+    Its mean over sampled tokens is 1 where both have the same distribution. Truncated from above it is the weight of the token's policy
+    loss (truncated importance sampling: Ionides 2008, doi 10.1198/106186008X320456; Espeholt 2018, arXiv 1802.01561, section 4).
+    """
+    return ((logprobs - rollout_logprobs) * mask).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
 class PolicyLoss(NamedTuple):
     loss: Float[Tensor, ""]
     clipfrac: Float[Tensor, ""]
@@ -89,14 +104,20 @@ def policy_loss(
     mask: Bool[Tensor, "b t"],
     *,
     clip: float,
+    weights: Float[Tensor, "b t"] | None = None,
 ) -> PolicyLoss:
-    """The clipped surrogate, negated (Schulman 2017, eq. 7)."""
+    """The clipped surrogate, negated (Schulman 2017, eq. 7).
+
+    Args:
+        weights: of each token's term, without a gradient; None for the same weight on all.
+    """
     # Outside the mask the log-ratio is of padding: 0 there keeps exp() finite.
     log_ratio = (logprobs - old_logprobs) * mask
     ratio = log_ratio.exp()
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    terms = torch.maximum(plain, clipped)
     return PolicyLoss(
-        loss=masked_mean(torch.maximum(plain, clipped), mask),
+        loss=masked_mean(terms if weights is None else weights * terms, mask),
         clipfrac=masked_mean((clipped > plain).float(), mask).detach(),
         approxkl=masked_mean(0.5 * log_ratio**2, mask).detach(),
         ratio=masked_mean(ratio, mask).detach(),

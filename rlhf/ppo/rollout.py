@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from rlhf.config import AdapterConfig
 from rlhf.generation.engine import GenerationEngine, requests_for
 from rlhf.generation.recording import RolloutRecorder
+from rlhf.generation.request import GenerationRequest
+from rlhf.generation.sampling import GeneratedSequence
 from rlhf.models.backbone import Backbone
 from rlhf.models.decoder import CachedHidden
 from rlhf.models.padding import pad_left, pad_right
@@ -60,6 +62,9 @@ class Rollout(NamedTuple):
     """Padded on the right; the end-of-sequence token, if sampled, is part of the response."""
     mask: Bool[Tensor, "b t"]
     logprobs: Float[Tensor, "b t"]
+    """Under the policy, as the trainer computes them."""
+    rollout_logprobs: Float[Tensor, "b t"]
+    """Under the policy, as the engine that sampled computed them: the same, unless that was another one."""
     ref_logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
     entropy: Float[Tensor, "b t"]
@@ -118,8 +123,18 @@ class Rollout(NamedTuple):
         )
 
 
-OF_RESPONSES = ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")
+OF_RESPONSES = ("responses", "mask", "logprobs", "rollout_logprobs", "ref_logprobs", "values", "entropy")
 """The fields of a rollout with a column for each token of the responses."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Another engine than the trainer's own, which samples a rollout with the policy."""
+
+    def __call__(
+        self, requests: Sequence[GenerationRequest], recorder: RolloutRecorder, on_progress: Work = NO_PROGRESS
+    ) -> tuple[list[GeneratedSequence], list[list[float]]]:
+        """A response to each request, and each token's log-probability there; the recorder gets what the trainer's own pass computes."""
 
 
 @torch.no_grad()
@@ -135,16 +150,19 @@ def collect(
     share: slice = slice(None),
     reference: str | None = None,
     engine: GenerationEngine | None = None,
+    sampler: Sampler | None = None,
     on_progress: Work = NO_PROGRESS,
 ) -> Rollout:
     """Samples one response per prompt with the policy, scores it, and computes the reference's log-probabilities.
 
     The policy's log-probabilities and hidden states are recorded during sampling, and so are the activations of the frozen layers.
+    Where another engine samples, they are computed of its tokens.
 
     Args:
         share: the prompts that this process answers. A response's random stream follows from the prompt's place among all of them.
         reference: the reference's adapter, on the same layers as the policy's; None for the base.
         engine: keeps what it allocates for the next rollout; by default one of its own.
+        sampler: another engine, which samples in its place.
     """
     requests = requests_for(prompts, sampling, seed, adapter=POLICY)[share]
     prompts = prompts[share]
@@ -153,7 +171,11 @@ def collect(
     recorder = RolloutRecorder(backbone, [len(prompt) for prompt in prompts], sampling.max_new_tokens, (lowest, for_scoring))
     on_progress.total(DECODE_COST + 2)
     engine = GenerationEngine(backbone) if engine is None else engine
-    sequences = engine.run(requests, recorder=recorder, on_progress=on_progress.part(DECODE_COST))
+    sampled_logprobs: list[list[float]] | None = None
+    if sampler is None:
+        sequences = engine.run(requests, recorder=recorder, on_progress=on_progress.part(DECODE_COST))
+    else:
+        sequences, sampled_logprobs = sampler(requests, recorder, on_progress.part(DECODE_COST))
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     responses, mask = (x.to(backbone.device) for x in pad_right([s.ids for s in sequences], backbone.pad_id))
     cached = recorder.cached(for_scoring)
@@ -167,12 +189,14 @@ def collect(
         ],
     )
     width = mask.shape[1]
+    logprobs = recorder.logprobs[:, :width] * mask
     rollout = Rollout(
         prompts=prompt_ids,
         prompt_mask=prompt_mask,
         responses=responses,
         mask=mask,
-        logprobs=recorder.logprobs[:, :width] * mask,
+        logprobs=logprobs,
+        rollout_logprobs=logprobs if sampled_logprobs is None else _padded(sampled_logprobs, width).to(backbone.device),
         ref_logprobs=torch.zeros(mask.shape, device=backbone.device),
         values=value_head(recorder.hidden[:, :width].float()) * mask,
         entropy=recorder.entropy[:, :width] * mask,
@@ -190,6 +214,10 @@ def collect(
         rollout.ref_logprobs[rows.to(backbone.device), : part.responses.shape[1]] = stats.logprobs
         referenced(len(rows))
     return rollout
+
+
+def _padded(rows: Sequence[Sequence[float]], width: int) -> Float[Tensor, "b t"]:
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])
 
 
 @torch.no_grad()

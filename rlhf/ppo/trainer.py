@@ -31,6 +31,7 @@ from rlhf.ppo.ppo_math import (
     adapted_kl_coef,
     explained_variance,
     gae,
+    importance_ratio,
     kl_per_token,
     masked_mean,
     policy_loss,
@@ -38,7 +39,7 @@ from rlhf.ppo.ppo_math import (
     value_loss,
     whiten,
 )
-from rlhf.ppo.rollout import POLICY, Rollout, add_policy, collect
+from rlhf.ppo.rollout import POLICY, Rollout, Sampler, add_policy, collect
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
@@ -70,18 +71,22 @@ class PPO:
         start: Path | None = None,
         demonstrations: Sequence[TokenizedExample] = (),
         ranks: Ranks = Ranks(),
+        sampler: Sampler | None = None,
     ):
         """`start` is the folder of the adapter that the policy begins with and that is its reference; None for the base.
 
         Each of the `ranks` answers and learns from its share of every batch, whose size is the config's; weights, metrics and decisions
         are the same on all of them.
+
+        Args:
+            sampler: another engine, which samples the rollouts; the losses are corrected for where it differs from the trainer's.
         """
         for prompt in prompts:
             require_room(backbone, prompt)
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
         self.engine = GenerationEngine(backbone)
         self.sampling, self.reward_shaper = sampling, RewardShaper(reward_model, scoring)
-        self.demonstrations, self.ranks = demonstrations, ranks
+        self.demonstrations, self.ranks, self.sampler = demonstrations, ranks, sampler
         self.reference = add_policy(backbone, adapter, seed=seed, start=start)
         self.policy = backbone.parameters(POLICY)
         self.value_head = ValueHead(backbone.hidden_size, sampling.max_new_tokens, backbone.device)
@@ -164,8 +169,21 @@ class PPO:
                 "policy/entropy_avg": float(masked_mean(rollout.entropy, rollout.mask)),
                 "val/response_length": float(rollout.mask.sum(-1).float().mean()),
                 "val/finished": float(rollout.finished.float().mean()),
+                **({} if self.sampler is None else self.sampling_metrics(rollout)),
             },
         )
+
+    def sampling_metrics(self, rollout: Rollout) -> dict[str, float]:
+        """How far the engine that sampled is from the trainer's, on the tokens of a rollout."""
+        mask, most = rollout.mask, self.config.importance_sampling_clip_max
+        ratio = importance_ratio(rollout.logprobs, rollout.rollout_logprobs, mask)
+        difference = (rollout.logprobs - rollout.rollout_logprobs).abs()
+        return {
+            "sampling/importance_sampling_ratio/mean": float(masked_mean(ratio, mask)),
+            "sampling/importance_sampling_truncated": float(masked_mean((ratio > most).float(), mask)),
+            "sampling/sampling_logp_difference/mean": float(masked_mean(difference, mask)),
+            "sampling/sampling_logp_difference/max": float(difference[mask].max()),
+        }
 
     def collect(self, value_head: nn.Module, on_progress: Work, *, stream: int = 0) -> Rollout:
         """The rollout of the next step, of all ranks; other streams sample other responses to the same prompts."""
@@ -180,6 +198,7 @@ class PPO:
             share=self.ranks.share(self.config.batch_size),
             reference=self.reference,
             engine=self.engine,
+            sampler=self.sampler,
             on_progress=on_progress,
         )
         return rollout.of_all(self.ranks)
@@ -235,7 +254,11 @@ class PPO:
             part, at = rollout.select(microbatch), microbatch.to(rollout.mask.device)
             width = part.responses.shape[1]
             current = self.model(part.tokens(), adapter=POLICY, train_policy=not self.warming_up, entropy=config.entropy_coef > 0)
-            policy = policy_loss(current.logprobs, part.logprobs, advantages[at, :width], part.mask, clip=config.clip)
+            weights = None
+            if self.sampler is not None:
+                ratio = importance_ratio(part.logprobs, part.rollout_logprobs, part.mask)
+                weights = ratio.clamp(max=config.importance_sampling_clip_max)
+            policy = policy_loss(current.logprobs, part.logprobs, advantages[at, :width], part.mask, clip=config.clip, weights=weights)
             value, value_clipfrac = value_loss(current.values, part.values, returns[at, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
             if config.entropy_coef and current.entropy is not None:

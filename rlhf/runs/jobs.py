@@ -1,7 +1,8 @@
 """Starts, queues, cancels, resumes and reaps rounds. Each round is a process of its own, and one trains at a time. No torch here.
 
 A run's row is written before its process starts, so that every started run has a row. A round that is asked for while another one
-trains waits in the queue, `storage.project.queued_rounds`; any process may begin the next one, and one of them does.
+trains waits in the queue, `storage.project.queued_rounds`; any process may begin the next one, and one of them does. Where the process
+runs is the scheduler's matter (`scheduler`).
 """
 
 from __future__ import annotations
@@ -9,24 +10,21 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import subprocess
-import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-
-import psutil
 
 from rlhf import model_files
 from rlhf.config import AtChance, ConfigError, RoundConfig, check
 from rlhf.data import demonstrations, pairs
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import log_text, policy_start
-from rlhf.runs.environment import engine_environment
+from rlhf.runs.scheduler import LocalProcesses, Look, OutOfSight, Scheduler
 from rlhf.safe_files import ModelError
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
-from storage.core.records import QueuedRound, RoundJudges, RoundTrigger, Run
+from storage.core.records import ACTIVE_STATUSES, QueuedRound, RoundJudges, RoundTrigger, Run
 from storage.project import queued_rounds, rounds, runs
 
 log = logging.getLogger("rankloop.jobs")
@@ -50,10 +48,12 @@ class RoundError(Exception):
 
 
 class Jobs:
-    """The rounds of one store."""
+    """The rounds of one store, whose workers a scheduler starts: processes of this machine, unless another one is named."""
 
-    def __init__(self, store: Database, folder: DataFolder):
+    def __init__(self, store: Database, folder: DataFolder, scheduler: Scheduler | None = None):
         self.store, self.folder = store, folder
+        self.scheduler: Scheduler = scheduler or LocalProcesses()
+        self._hindrance = ""
 
     def start(
         self, config: RoundConfig, by: int | None = None, *, trigger: RoundTrigger = "hand", judges: RoundJudges = "people"
@@ -65,11 +65,12 @@ class Jobs:
             judges: whose comparisons decide about the policy version that it makes.
 
         Raises:
-            RoundError: the configuration names a reward function, or the round could not begin.
+            RoundError: the configuration names a reward function, the round could not begin, or no worker can be started now.
             NotEnoughPairs: there are fewer preference pairs than the configuration asks for.
             ConfigError: an option is invalid, or two options contradict each other.
         """
         require_startable(self.store, config)
+        self.require_scheduler()
         asked = queued_rounds.add(self.store, config.to_dict(), trigger=trigger, judges=judges, by=by)
         self.start_next()
         asked = queued_rounds.get(self.store, asked.id)
@@ -89,7 +90,7 @@ class Jobs:
     def _adopt(self) -> str | None:
         """The run that left the queue while its process died before a worker was started, queued again."""
         run_id = queued_rounds.without_worker(self.store, ORPHAN_S)
-        if run_id is None:
+        if run_id is None or self._hindered():
             return None
         with self.store.atomic():
             if runs.get(self.store, run_id).status != "lost":
@@ -101,7 +102,7 @@ class Jobs:
     def _begin_next(self) -> str | None:
         """Makes the first round of the queue that can start a run, and returns its id; None while another run is active."""
         for asked in queued_rounds.waiting(self.store):
-            if runs.active(self.store) is not None:
+            if runs.active(self.store) is not None or self._hindered():
                 return None
             try:
                 config = self._readable(asked)
@@ -119,6 +120,18 @@ class Jobs:
             return run.id
         return None
 
+    def require_scheduler(self) -> None:
+        """Raises RoundError while no worker can be started."""
+        if hindrance := self.scheduler.hindrance():
+            raise RoundError(hindrance)
+
+    def _hindered(self) -> bool:
+        """Whether rounds wait because no worker can be started; the reason is logged once."""
+        before, self._hindrance = self._hindrance, self.scheduler.hindrance()
+        if self._hindrance and self._hindrance != before:
+            log.warning("rounds wait: %s", self._hindrance)
+        return bool(self._hindrance)
+
     @staticmethod
     def _readable(asked: QueuedRound) -> RoundConfig:
         if asked.problem:
@@ -128,9 +141,8 @@ class Jobs:
     def _start_worker(self, run_id: str) -> None:
         try:
             self.spawn(run_id)
-        except OSError as error:
-            runs.finish(self.store, run_id, "failed", error=f"its worker could not be started: {error}")
-            log.warning("the worker of %s could not be started: %s", run_id, error)
+        except RoundError as error:
+            log.warning("%s", error)
         queued_rounds.record_worker(self.store, run_id)
 
     def create(self, config: RoundConfig, by: int | None = None, *, trigger: RoundTrigger = "hand", judges: RoundJudges = "people") -> Run:
@@ -141,6 +153,7 @@ class Jobs:
             judges: whose comparisons decide about the policy version that it makes.
         """
         require_material(self.store, config)
+        self.require_scheduler()
         self.reap()
         with self.store.atomic():
             refuse_second(self.store)
@@ -163,7 +176,7 @@ class Jobs:
             go_on: the policy is to be trained although the reward model cannot be told from a coin.
 
         Raises:
-            RoundError: the run has another status, it names a reward function, or another round is running.
+            RoundError: the run has another status, it names a reward function, another round is running, or no worker can be started.
             ConfigError: the run's options cannot be read.
         """
         config = RoundConfig.from_dict(runs.readable(self.store, run_id).config)
@@ -176,6 +189,7 @@ class Jobs:
         return runs.get(self.store, run_id)
 
     def requeue(self, run_id: str) -> None:
+        self.require_scheduler()
         self.reap()
         with self.store.atomic():
             refuse_second(self.store)
@@ -185,24 +199,37 @@ class Jobs:
                 raise RoundError(str(error)) from error
 
     def cancel(self, run_id: str) -> None:
-        """Asks the worker to stop; it does so within seconds, and the run can be resumed."""
+        """Asks the worker to stop; it does so within seconds, and the run can be resumed. One that has not begun is stopped by `reap`."""
         runs.request_cancel(self.store, run_id)
 
     def reap(self) -> list[str]:
-        """Marks as lost the runs whose worker died without writing a status. Returns their ids."""
-        lost, alive = [], []
+        """Ends the runs whose worker is gone without having written how the run ended. Returns their ids."""
+        ended, kept = [], []
         for run in runs.all_runs(self.store):
-            if run.status != "running" or not run.pid:
+            if run.status not in ACTIVE_STATUSES:
                 continue
-            if _alive(run):
-                # The worker is alive without heartbeats: the machine was suspended, or the store was locked.
+            found = self._look(run)
+            if found.state == "alive":
                 runs.beat(self.store, run.id)
-                alive.append(run.id)
-            # A worker that ended just now has written its status already: the row is read again.
-            elif runs.get(self.store, run.id).status == "running":
-                runs.finish(self.store, run.id, "lost", error="the worker process died; resume continues from its last checkpoint")
-                lost.append(run.id)
-        return lost + runs.mark_stale_lost(self.store, STALE_S, alive)
+            if found.state in ("alive", "kept"):
+                kept.append(run.id)
+            elif found.state == "ended" and self._end(run, found):
+                ended.append(run.id)
+        return ended + runs.mark_stale_lost(self.store, STALE_S, kept)
+
+    def _look(self, run: Run) -> Look:
+        if run.job is None:
+            return LocalProcesses().look(self.store, self.folder, run)
+        return (self.scheduler if self.scheduler.knows(run) else OutOfSight()).look(self.store, self.folder, run)
+
+    def _end(self, run: Run, found: Look) -> bool:
+        """Writes how a run ended, unless its worker has, or another attempt has begun, since it was looked at."""
+        with self.store.atomic():
+            now = runs.get(self.store, run.id)
+            same = (now.status, now.pid, (now.job or {}).get("id")) == (run.status, run.pid, (run.job or {}).get("id"))
+            if same:
+                runs.finish(self.store, run.id, found.status, error=found.error)
+        return same
 
     def log_tail(self, run_id: str, lines: int = 40) -> str:
         """The last lines of the worker's log, without progress bars and the warnings of libraries; empty where there is no log."""
@@ -214,27 +241,24 @@ class Jobs:
         except (OSError, StoreError):
             return ""
 
-    def spawn(self, run_id: str, reward: str | None = None, *, at_chance: AtChance | None = None) -> None:
+    def spawn(self, run_id: str, reward: str | None = None, *, at_chance: AtChance | None = None, more: Sequence[str] = ()) -> None:
         """Starts the worker of a run whose row exists.
 
         Args:
             reward: the function that the command line names, if any.
             at_chance: what to do where the reward model cannot be told from a coin, in place of the run's option.
+            more: further arguments of the worker, which name where a key is.
+
+        Raises:
+            RoundError: it could not be started; the run has failed.
         """
-        named = [*(["--reward", reward] if reward else []), *(["--at-chance", at_chance] if at_chance else [])]
-        log = self.folder.run_log(run_id)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id, *named],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=engine_environment(),
-            )
-        # The worker may outlive this process: its end is observed through its row, never with `wait`.
-        process.returncode = 0
+        options = [*(["--reward", reward] if reward else []), *(["--at-chance", at_chance] if at_chance else []), *more]
+        try:
+            self.scheduler.start(self.store, self.folder, run_id, options)
+        except OSError as error:
+            reason = f"its worker could not be started: {error}"
+            runs.finish(self.store, run_id, "failed", error=reason)
+            raise RoundError(f"{run_id} failed: {reason}") from error
 
 
 def require_material(store: Database, config: RoundConfig) -> None:
@@ -277,21 +301,3 @@ def _refuse_code(named: str | None, command: str) -> None:
         raise RoundError(
             f"This run is scored by the Python function {named}, and no page runs code: use the command line, {command} --reward {named}."
         )
-
-
-def _alive(run: Run) -> bool:
-    """Whether the run's process id still belongs to its worker: the system reuses process ids.
-
-    A worker has the run's id among its arguments. `train --debug` names no run: it is this process, or has the verb
-    among its arguments, or is older than the run's start, which alone would be wrong once the clock was set.
-    """
-    try:
-        process = psutil.Process(run.pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        if run.pid == os.getpid() or not {run.id, "train"}.isdisjoint(process.cmdline()):
-            return True
-        return run.started_at is not None and process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
-    except (psutil.Error, ValueError, OverflowError):
-        # A row that rankloop did not write may hold any number.
-        return False

@@ -58,6 +58,23 @@ METRICS = (
     MetricDefinition(
         "val/explained_variance", "at most 1", "Share of the variance of the returns that the values explain. 0: no better than their mean."
     ),
+    MetricDefinition(
+        "sampling/importance_sampling_ratio/mean",
+        "",
+        "Mean of a token's probability here over that at the server that sampled it (`--rollouts`), before the limit. Close to 1.",
+    ),
+    MetricDefinition(
+        "sampling/importance_sampling_truncated",
+        "share, 0 to 1",
+        "Share of tokens whose ratio is above `--ppo-importance-sampling-clip-max`.",
+    ),
+    MetricDefinition(
+        "sampling/sampling_logp_difference/mean", "nats per token", "Mean difference of the two log-probabilities, without its sign."
+    ),
+    MetricDefinition("sampling/sampling_logp_difference/max", "nats", "The largest of those differences."),
+    MetricDefinition(
+        "sampling/base_logp_difference/max", "nats", "The largest one on an answer of the base, which is compared before the first step."
+    ),
     MetricDefinition("reward/loss", "nats per pair", "Preference loss of the reward model's fine-tuning.", "Loss"),
     MetricDefinition("reward/accuracy", "share of pairs", "Share of the batch's pairs that the reward model orders as the annotator did."),
     MetricDefinition("reward/heldout_accuracy", "share of pairs", "The same on the held-out pairs.", "Held-out accuracy"),

@@ -36,6 +36,9 @@ MAX_STOPS = 4
 MAX_STOP_CHARS = 200
 """Characters of such a text."""
 
+MAX_STOP_TOKENS = 16
+"""Token ids that end an answer, beside the model's own."""
+
 MAX_TOP_LOGPROBS = 20
 """The likeliest tokens that are listed with each token's log-probability."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import latest_checkpoint, replace_folder
 from rlhf.models.ranks import Ranks
 from rlhf.ppo import ptx
-from rlhf.ppo.rollout import POLICY, add_policy
+from rlhf.ppo.remote_rollout import RemoteSampler, remote_sampler
+from rlhf.ppo.rollout import POLICY, Sampler, add_policy
 from rlhf.ppo.trainer import PPO
 from rlhf.reward.scoring import Scorer
 from rlhf.runs import typed_json
@@ -39,11 +41,16 @@ def tune_by_ppo(
     run_dir: Path,
     progress: RunProgress,
     ranks: Ranks = Ranks(),
+    rollouts_key: str = "",
 ) -> PolicyOutcome:
     """PPO on the training prompts, with a checkpoint after every step; returns how it ended.
 
     Args:
         start: folder of the adapter that the policy begins with; None for the base.
+        rollouts_key: API key of the server that samples the rollouts, where the options name one.
+
+    Raises:
+        RolloutServerError: that server does not work, or is not one for this run.
     """
     # Before the checkpoint is read: what fails there failed in this stage.
     progress.stage("ppo")
@@ -53,21 +60,40 @@ def tune_by_ppo(
         lambda: {"train": messages, "demonstrations": [asdict(d) for d in ideal_answers]},
         {"reward": run_dir / "reward", "start": start, "checkpoint": latest_checkpoint(run_dir / "checkpoint")},
     )
-    trainer = make_ppo(config, backbone, scorer, messages, ideal_answers, start, ranks)
-    trainer.load(run_dir / "checkpoint")
-    stage = progress.resume_at(trainer.step_done / trainer.total)
-    stage.total(trainer.total - trainer.step_done)
-    # A kill between a step's metrics and its checkpoint leaves metrics of a step that will be repeated.
-    for prefix in ("objective/", "policy/", "val/", "loss/"):
-        runs.drop_metrics_from(store, progress.run_id, prefix, trainer.step_done + 1)
-    while not trainer.done:
-        metrics = trainer.step(stage.part(1))
-        progress.log(trainer.step_done, metrics)
-        trainer.save(run_dir / "checkpoint")
-    outcome = trainer.finish(stage.part(1))
+    with sampler_of(config, backbone, rollouts_key, run_dir, progress) as sampler:
+        trainer = make_ppo(config, backbone, scorer, messages, ideal_answers, start, ranks, sampler)
+        trainer.load(run_dir / "checkpoint")
+        stage = progress.resume_at(trainer.step_done / trainer.total)
+        stage.total(trainer.total - trainer.step_done)
+        # A kill between a step's metrics and its checkpoint leaves metrics of a step that will be repeated.
+        for prefix in ("objective/", "policy/", "val/", "loss/", "sampling/"):
+            runs.drop_metrics_from(store, progress.run_id, prefix, trainer.step_done + 1)
+        if sampler is not None and not trainer.done:
+            difference = sampler.check(trainer.prompts, config.sampling.to_sampling())
+            progress.log(trainer.step_done, {"sampling/base_logp_difference/max": difference.largest})
+        while not trainer.done:
+            metrics = trainer.step(stage.part(1))
+            progress.log(trainer.step_done, metrics)
+            trainer.save(run_dir / "checkpoint")
+        outcome = trainer.finish(stage.part(1))
     for name, value in typed_json.to_json(outcome).items():
         log.info("%s: %s", name, value)
     return outcome
+
+
+@contextmanager
+def sampler_of(
+    config: RoundConfig, backbone: Backbone, rollouts_key: str, run_dir: Path, progress: RunProgress
+) -> Iterator[RemoteSampler | None]:
+    """What samples the rollouts, where it is another engine than the trainer's own."""
+    if config.rollouts is None:
+        yield None
+        return
+    folder = (run_dir / "rollouts").absolute()
+    with remote_sampler(
+        backbone, config.rollouts, rollouts_key, folder, progress.run_id, named=config.rollouts_model, on_wait=progress.check
+    ) as sampler:
+        yield sampler
 
 
 def make_ppo(
@@ -78,6 +104,7 @@ def make_ppo(
     ideal_answers: Sequence[Demonstration],
     start: Path | None,
     ranks: Ranks,
+    sampler: Sampler | None = None,
 ) -> PPO:
     """The same trainer on every rank."""
     return PPO(
@@ -92,6 +119,7 @@ def make_ppo(
         start=start,
         demonstrations=ptx.encode(backbone, ideal_answers),
         ranks=ranks,
+        sampler=sampler,
     )
 
 

@@ -25,7 +25,7 @@ JSON_TYPES = {
     ("batches", "policy_ids"): "array", ("batches", "sampling"): "object", ("batches", "prompts"): "object",
     ("batch_assignments", "annotator_ids"): "array", ("imports", "report"): "object",
     ("accounts", "roles"): "array", ("runs", "config"): "object", ("runs", "versions"): "object", ("runs", "snapshot"): "object",
-    ("runs", "result"): "object", ("runs", "validation"): "object", ("decisions", "evidence"): "object",
+    ("runs", "result"): "object", ("runs", "validation"): "object", ("runs", "job"): "object", ("decisions", "evidence"): "object",
     ("queued_rounds", "config"): "object",
 }  # fmt: skip
 """The type of each JSON column, as SQLite's `json_type` names it. NULL is allowed where the schema allows it."""

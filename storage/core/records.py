@@ -399,6 +399,8 @@ class Run:
     result: dict[str, Any] | None
     validation: dict[str, Any] | None = None
     """The reward model's validation results of `rlhf.analysis.validation`, computed before the policy is trained."""
+    job: dict[str, Any] | None = None
+    """The job of a cluster that the worker is, `rlhf.runs.scheduler.Job`; None where it is a process of this machine."""
     problem: str = ""
     """Which part of the row cannot be read, as a sentence; the other fields are then empty and the run cannot be used."""
     name: str = ""

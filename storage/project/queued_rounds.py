@@ -108,12 +108,13 @@ def record_worker(store: Database, run_id: str) -> None:
 def without_worker(store: Database, older_than_s: float) -> str | None:
     """The run of a queued round whose worker nobody started: the process that was about to died more than this long ago.
 
-    The run is queued, or was marked lost since, and has never been under way.
+    The run is queued, or was marked lost since, and has never been under way. A run that was submitted as a job is that job's.
     """
     since, until = window(seconds=older_than_s)
     run_id = store.value(
         "SELECT runs.id FROM queued_rounds q JOIN runs ON runs.id = q.run_id WHERE q.state = 'started' AND q.worker_at IS NULL "
-        "AND q.ended_at NOT BETWEEN ? AND ? AND runs.started_at IS NULL AND runs.status IN ('queued', 'lost') ORDER BY q.id LIMIT 1",
+        "AND q.ended_at NOT BETWEEN ? AND ? AND runs.started_at IS NULL AND runs.job IS NULL AND runs.status IN ('queued', 'lost') "
+        "ORDER BY q.id LIMIT 1",
         [since, until],
     )
     return None if run_id is None else str(run_id)

@@ -124,13 +124,23 @@ def mark_started(store: Database, run_id: str, pid: int) -> None:
     )
 
 
-def claim(store: Database, run_id: str, pid: int) -> bool:
-    """As `mark_started`, if the run is queued. False if it is not: another process has it, or it has ended."""
+def claim(store: Database, run_id: str, pid: int, job: str | None = None) -> bool:
+    """As `mark_started`, if the run is queued. False if it is not: another process has it, or it has ended.
+
+    Args:
+        job: the id of the cluster's job that this process is. A run that was given to another job since is not begun.
+    """
     with store.atomic():
-        if get(store, run_id).status != "queued":
+        run = get(store, run_id)
+        if run.status != "queued" or (job is not None and (run.job or {}).get("id") != job):
             return False
         mark_started(store, run_id, pid)
         return True
+
+
+def set_job(store: Database, run_id: str, job: Mapping[str, Any]) -> None:
+    """Records the cluster's job that the worker is, and what the cluster says about it."""
+    _update(store, run_id, "job = :job", job=to_json(dict(job)))
 
 
 def beat(store: Database, run_id: str) -> None:
@@ -237,7 +247,8 @@ def requeue(store: Database, run_id: str) -> Run:
         _update(
             store,
             run_id,
-            "status = 'queued', heartbeat_at = :now, pid = NULL, finished_at = NULL, error = NULL, result = NULL, cancel_requested = 0",
+            "status = 'queued', heartbeat_at = :now, pid = NULL, job = NULL, finished_at = NULL, error = NULL, result = NULL, "
+            "cancel_requested = 0",
         )
         return get(store, run_id)
 
@@ -371,7 +382,7 @@ def _is(kind: type) -> Callable[[Any], bool]:
 
 RUN_COLUMNS = {field.name for field in fields(Run)}
 
-JSON_COLUMNS: dict[str, type] = {"config": dict, "versions": dict, "snapshot": dict, "result": dict, "validation": dict}
+JSON_COLUMNS: dict[str, type] = {"config": dict, "versions": dict, "snapshot": dict, "result": dict, "validation": dict, "job": dict}
 
 REQUIRED = ("config", "versions")
 

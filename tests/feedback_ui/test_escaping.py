@@ -185,6 +185,10 @@ def a_run(text, **changes):
     return Run(**values | changes)
 
 
+def a_job(text, state):
+    return {"scheduler": "ray", "address": text, "id": "rankloop-r1-ab12cd", "state": state, "since": NOW, "message": text}
+
+
 def a_queued_round(text):
     return QueuedRound(1, "schedule", "people", {"method": text}, 1, NOW, "waiting", None, text, NOW)
 
@@ -347,6 +351,9 @@ CASES = {
     ),
     "run_view.progress": lambda t, w: run_view.progress(w, a_run(t)),
     "run_view.name_and_note": lambda t, w: run_view.name_and_note(a_run(t)),
+    "run_view.job": lambda t, w: Markup("").join(
+        run_view.job(w, a_run(t, status="running", job=a_job(t, state))) for state in ("submitted", "pending", "running", "unreachable")
+    ),
     "run_view.steps": lambda t, w: run_view.steps(w, a_run(t)),
     "run_view.bar": lambda t, w: run_view.bar(w, a_run(t)),
     "run_view.unreadable": lambda t, w: run_view.unreadable(w, t),

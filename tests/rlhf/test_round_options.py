@@ -51,7 +51,7 @@ def test_a_worker_refuses_a_reward_function_that_its_command_line_does_not_name(
 
 def test_the_verbs_of_the_pages_refuse_code_and_those_of_the_command_line_pass_it_on(judged, jobs, function, monkeypatch):
     started = []
-    monkeypatch.setattr("rlhf.runs.jobs.subprocess.Popen", lambda argv, **_: started.append(argv) or type("P", (), {})())
+    monkeypatch.setattr("rlhf.runs.scheduler.subprocess.Popen", lambda argv, **_: started.append(argv) or type("P", (), {})())
     config = replace(judged.config(), reward_function=function)
     with pytest.raises(RoundError, match=f"rankloop train --reward {function}"):
         jobs.start(config)

@@ -50,6 +50,11 @@ def server(store, tiny_folder):
     return build_server(service, ComparisonGenerator(store, service.generate, str(tiny_folder)))
 
 
+LORA_ROUTES = {"POST /v1/load_lora_adapter", "POST /v1/unload_lora_adapter"}
+LOAD = {"lora_name": "x", "lora_path": "y", "load_inplace": False}
+LORA_FIELDS = [*({name: PLACE} for name in (*LOAD, "is_3d_lora_weight", "something_else"))]
+
+
 def test_every_route_of_the_policy_server_is_walked(server):
     assert {f"{method} {path}" for method, path in routes_of(server) if method != "HEAD"} == ROUTES
 
@@ -77,4 +82,27 @@ def test_the_policy_server_takes_no_harm_from_any_argument(server, store, tmp_pa
         answer = client.post("/v1/chat/completions", content=json.dumps(REQUEST), headers={"content-type": "application/json"})
         assert answer.status_code == 200
     print(f"\n{sent} requests, {len(wrong)} wrong")
+    assert sent > 300 and not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_the_routes_that_load_adapters_take_no_harm_from_any_argument(store, tmp_path, tiny_folder):
+    secret, allowed = tmp_path / "secret.txt", tmp_path / "adapters"
+    secret.write_text("canary-5f0c1d7e")
+    service = PolicyService(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
+    server = build_server(service, None, lora_folder=allowed)
+    assert {f"{method} {path}" for method, path in routes_of(server) if method != "HEAD"} == ROUTES | LORA_ROUTES
+    wrong, sent = [], 0
+    with TestClient(server, base_url="http://127.0.0.1:80", client=("127.0.0.1", 50_000), raise_server_exceptions=False) as client:
+        for kind in kinds(str(secret), "http://127.0.0.1:1/x"):
+            fields = [put(LOAD | field, kind) for field in LORA_FIELDS[: 1 if kind.large else None]]
+            for path in ("load_lora_adapter", "unload_lora_adapter"):
+                for body in (*fields, put(PLACE, kind)):
+                    reply = client.post(f"/v1/{path}", content=body, headers={"content-type": "application/json"})
+                    sent += 1
+                    if not 400 <= reply.status_code < 500:
+                        wrong.append(f"{kind.name}, {body[:100]}: {reply.status_code} {reply.text[:200]}")
+                    if any(hidden in reply.text for hidden in (str(allowed), str(tiny_folder), "canary-5f0c1d7e", "Traceback")):
+                        wrong.append(f"tells too much: {kind.name}, {body[:100]}: {reply.text[:200]}")
+        assert client.get("/status").json()["ready"] and service.backbone.adapters == []
     assert sent > 300 and not wrong, "\n".join(wrong)

@@ -130,6 +130,7 @@ ODD = {
     "snapshot": dict(snapshot="[1]"),
     "result": dict(result='"x"'),
     "validation": dict(validation="true"),
+    "job": dict(job="[]"),
     "time": dict(started_at="yesterday", finished_at="2026-01-01T00:00:00+00:00"),
     "created": dict(created_at="long ago"),
     "naive time": dict(started_at="2026-01-01T00:00:00", finished_at="2026-01-01T00:00:00+00:00"),
@@ -152,6 +153,10 @@ SHAPES = {
     "win rate": dict(result='{"win_rate": {"value": "x"}, "heldout_accuracy": []}'),
     "best of n": dict(result='{"best_of_n": 3}'),
     "best checkpoint": dict(result='{"best_checkpoint": [1], "stopped_by_kl": "x"}'),
+    "job of nobody": dict(job='{"scheduler": "ray", "state": []}', status="running", result=None),
+    "job elsewhere": dict(
+        job='{"scheduler": "ray", "address": "http://127.0.0.1:1", "id": "../stop", "state": "pending", "since": "once"}', status="queued"
+    ),
     "pairs": dict(snapshot='{"pairs": "many", "sha256": 7}'),
     "accuracy": dict(validation='{"accuracy": 5}'),
     "judgments": dict(validation='{"accuracy": null, "high_loss_judgments": 5, "by_kind": 1}'),

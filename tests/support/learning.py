@@ -38,9 +38,9 @@ def watch_logprobs(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     seen = []
     real = ppo_trainer.policy_loss
 
-    def spy(new, old, advantages, mask, *, clip):
+    def spy(new, old, advantages, mask, *, clip, weights=None):
         seen.append((new.detach()[mask], old[mask]))
-        return real(new, old, advantages, mask, clip=clip)
+        return real(new, old, advantages, mask, clip=clip, weights=weights)
 
     monkeypatch.setattr(ppo_trainer, "policy_loss", spy)
     return seen

@@ -27,6 +27,7 @@ class Answers:
         texts: how the tokens of each become text.
         end_tokens: tokens that end an answer and are no part of it.
         on_first_token: called once, with the first token of any answer.
+        all_tokens: parts have the tokens that they come from, and the last part has the end token, though it is no part of the text.
     """
 
     def __init__(
@@ -36,11 +37,13 @@ class Answers:
         usage: Usage,
         end_tokens: Sequence[int],
         on_first_token: Callable[[], None] = lambda: None,
+        *,
+        all_tokens: bool = False,
     ):
         self.streams, self.texts, self.usage = streams, texts, usage
         self.finish_reasons: dict[int, str] = {}
         self._end_tokens = frozenset(end_tokens)
-        self._on_first_token = on_first_token
+        self._on_first_token, self._all_tokens = on_first_token, all_tokens
         self._parts: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._left = len(streams)
@@ -95,8 +98,8 @@ class Answers:
             self._parts.put_nowait(error)
 
     async def _read_tokens(self, index: int, stream: GenerationStream, text: TextStream[TokenOutput]) -> None:
-        wants_logprobs = stream.request.logprobs is not None
-        reason = "length"
+        wants_tokens = self._all_tokens or stream.request.logprobs is not None
+        reason, ending = "length", list[TokenOutput]()
         async for output in stream:
             if not self.usage.completion_tokens:
                 self._on_first_token()
@@ -104,8 +107,9 @@ class Answers:
             reasoning_before = text.reasoning_tokens
             if output.id in self._end_tokens or output.id in stream.request.stop_token_ids:
                 reason = "stop"
+                ending = [output] if self._all_tokens else []
                 break
-            piece = text.add(output.id, output if wants_logprobs else None)
+            piece = text.add(output.id, output if wants_tokens else None)
             self.usage.reasoning_tokens += text.reasoning_tokens - reasoning_before
             if piece.text or piece.notes:
                 self._parts.put_nowait(Delta(index, piece.text, piece.notes))
@@ -115,4 +119,4 @@ class Answers:
                 reason = "stop"
                 break
         rest = text.finish()
-        self._parts.put_nowait(Delta(index, rest.text, rest.notes, "stop" if text.stopped else reason))
+        self._parts.put_nowait(Delta(index, rest.text, [*rest.notes, *ending], "stop" if text.stopped else reason))

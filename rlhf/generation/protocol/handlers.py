@@ -56,10 +56,14 @@ SEED_RANGE = 2**63
 
 
 class Handlers:
-    """The two routes that generate."""
+    """The two routes that generate.
 
-    def __init__(self, service: PolicyService, metrics: ServerMetrics):
-        self.service, self.metrics = service, metrics
+    Args:
+        processed_logprobs: return log-probabilities of the distribution that tokens are sampled from, as vLLM's `processed_logprobs`.
+    """
+
+    def __init__(self, service: PolicyService, metrics: ServerMetrics, *, processed_logprobs: bool = False):
+        self.service, self.metrics, self.processed_logprobs = service, metrics, processed_logprobs
         self._open: set[Answers] = set()
 
     def close(self) -> None:
@@ -72,12 +76,12 @@ class Handlers:
         try:
             return await run_in_threadpool(self.service.named, name)
         except KeyError:
-            names = ", ".join([CURRENT, *(version.name for version in await run_in_threadpool(self.service.versions))])
+            names = ", ".join([CURRENT, *(version.name for version in await run_in_threadpool(self.service.listed))])
             raise ApiError(404, f"no model {name!r}; there are: {names}", param="model", code="model_not_found") from None
 
     async def chat(self, request: ChatRequest, http: Request) -> Response:
         version = await self.version(request.model)
-        timer = self.metrics.begin(version.name)
+        timer = self.metrics.begin(self.service.counted_as(version))
         try:
             prompt = await run_in_threadpool(self._conversation, request)
         except ApiError:
@@ -97,7 +101,7 @@ class Handlers:
 
     async def complete(self, request: CompletionRequest, http: Request) -> Response:
         version = await self.version(request.model)
-        timer = self.metrics.begin(version.name)
+        timer = self.metrics.begin(self.service.counted_as(version))
         backbone = self.service.backbone
         longest = min(MAX_PROMPT_TOKENS, (backbone.context or MAX_PROMPT_TOKENS + 1) - 1)
         try:
@@ -106,7 +110,13 @@ class Handlers:
             timer.end("refused")
             raise
         logprobs = request.logprobs is not None
-        form = CompletionFormat(version.name, backbone.tokenizer, logprobs=logprobs, include_usage=request.include_usage)
+        form = CompletionFormat(
+            version.name,
+            backbone.tokenizer,
+            logprobs=logprobs,
+            include_usage=request.include_usage,
+            return_token_ids=request.return_token_ids,
+        )
         # Without a chat template nothing says where reasoning would begin: the text is everything that is sampled.
         return await self._respond(version, prompts, request, form, None, timer, http)
 
@@ -133,7 +143,8 @@ class Handlers:
             return text
 
         texts = [TextStream[TokenOutput](decode, request.stops, reasoning) for _ in streams]
-        answers = Answers(streams, texts, usage, backbone.eos_token_ids, timer.first_token)
+        all_tokens = isinstance(request, CompletionRequest) and request.return_token_ids
+        answers = Answers(streams, texts, usage, backbone.eos_token_ids, timer.first_token, all_tokens=all_tokens)
         answers.start(http.receive)
         self._open.add(answers)
         first = asyncio.create_task(answers.part())
@@ -165,6 +176,7 @@ class Handlers:
         if request.logit_bias and (largest := max(request.adjustments.bias)) >= (count := vocabulary_size(backbone)):
             raise ApiError(400, f"logit_bias: there is no token {largest}: the model has {count:,}, from 0", param="logit_bias")
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
+        ends = frozenset(request.stop_token_ids) if isinstance(request, CompletionRequest) else frozenset[int]()
         streams: list[GenerationStream] = []
         try:
             for prompt in prompts:
@@ -174,7 +186,9 @@ class Handlers:
                         sampling=request.sampling,
                         # The first answer is the one that this seed gives alone.
                         seed=(seed + len(streams)) % SEED_RANGE,
+                        stop_token_ids=ends,
                         logprobs=request.token_logprobs,
+                        processed_logprobs=self.processed_logprobs,
                         adjustments=request.adjustments,
                     )
                     streams.append(self.service.submit(version, asked, client=client))

@@ -25,6 +25,7 @@ from rlhf.serving.limits import (
     MAX_PARTS,
     MAX_PROMPT_TOKENS,
     MAX_STOP_CHARS,
+    MAX_STOP_TOKENS,
     MAX_STOPS,
     MAX_TOOL_CALLS,
     MAX_TOP_LOGPROBS,
@@ -98,7 +99,7 @@ class TextPart(ProtocolModel):
 
     @model_validator(mode="after")
     def _supported(self) -> TextPart:
-        _refuse_unsupported(self.model_extra or {}, {})
+        refuse_unsupported(self.model_extra or {}, {})
         return self
 
 
@@ -149,7 +150,7 @@ class ChatMessage(ProtocolModel):
 
     @model_validator(mode="after")
     def _supported(self) -> ChatMessage:
-        _refuse_unsupported(self.model_extra or {}, {})
+        refuse_unsupported(self.model_extra or {}, {})
         if self.tool_calls and self.role != "assistant":
             raise wrong("tool_calls", "not supported by this server: 'tool_calls' of another role than assistant")
         if self.tool_call_id and self.role != "tool":
@@ -177,7 +178,7 @@ class StreamOptions(ProtocolModel):
 
     @model_validator(mode="after")
     def _supported(self) -> StreamOptions:
-        _refuse_unsupported(self.model_extra or {}, {"include_obfuscation": (False,)})
+        refuse_unsupported(self.model_extra or {}, {"include_obfuscation": (False,)})
         return self
 
 
@@ -202,7 +203,7 @@ class GenerationFields(ProtocolModel):
 
     @model_validator(mode="after")
     def _supported(self) -> GenerationFields:
-        _refuse_unsupported(self.model_extra or {}, self.neutral)
+        refuse_unsupported(self.model_extra or {}, self.neutral)
         if "best_of" in self.model_fields_set and self.best_of != self.n:
             raise wrong("best_of", "best_of: all answers are returned, so that it must equal n: send n alone")
         if self.include_usage and not self.stream:
@@ -277,6 +278,8 @@ class CompletionRequest(GenerationFields):
     )
     max_tokens: int = Field(16, ge=1, le=MAX_ANSWER_TOKENS)
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(default=[], max_length=MAX_STOP_TOKENS)
+    return_token_ids: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
@@ -321,7 +324,7 @@ WHY = {
 """Why a field is not supported, where its name does not say it."""
 
 
-def _refuse_unsupported(fields: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
+def refuse_unsupported(fields: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
     """Raises an error with the names of the fields that ask for what the server does not do."""
     refused = [name for name, value in fields.items() if not (name in LABELS or value is None or _equals_one(value, neutral.get(name, ())))]
     if not refused:

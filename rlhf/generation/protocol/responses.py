@@ -19,7 +19,7 @@ class Delta:
     index: int
     text: str
     tokens: Sequence[TokenOutput]
-    """Those whose text begins in this part, if log-probabilities are asked for."""
+    """Those whose text begins in this part, if log-probabilities or token ids are asked for."""
     finish_reason: str | None = None
 
 
@@ -132,13 +132,15 @@ class CompletionFormat(_Format):
 
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, model: str, tokenizer: Any, *, logprobs: bool, include_usage: bool = False):
+    def __init__(self, model: str, tokenizer: Any, *, logprobs: bool, include_usage: bool = False, return_token_ids: bool = False):
         super().__init__(model, tokenizer, logprobs=logprobs, include_usage=include_usage)
+        self.return_token_ids = return_token_ids
         # Characters of each answer that the chunks so far have.
         self._offsets: dict[int, int] = {}
 
     def _choice(self, delta: Delta) -> dict[str, Any]:
-        return {"index": delta.index, "text": delta.text, "logprobs": self._logprobs(delta), "finish_reason": delta.finish_reason}
+        choice = {"index": delta.index, "text": delta.text, "logprobs": self._logprobs(delta), "finish_reason": delta.finish_reason}
+        return choice | ({"token_ids": [token.id for token in delta.tokens]} if self.return_token_ids else {})
 
     def chunks(self, delta: Delta) -> list[dict[str, Any]]:
         return [self._chunk(self._choice(delta))]

@@ -18,7 +18,7 @@ NAMES = (
     "m009_sign_in", "m010_names", "m011_option_names", "m012_results", "m013_imports", "m014_refusals", "m015_starters",
     "m017_completion_labels", "m018_undos_and_prompt_events", "m019_rounds",
     "m020_queued_rounds", "m021_batch_choices", "m022_queued_rounds_in_audit",
-    "m023_at_chance_of_old_runs", "m024_run_names", "m025_run_activity",
+    "m023_at_chance_of_old_runs", "m024_run_names", "m025_run_activity", "m026_run_jobs",
 )  # fmt: skip
 
 migrations = Migrations("rankloop")

@@ -57,7 +57,7 @@ def visible(training, update):
 def test_words_find_options_of_the_method_in_its_language(training):
     form = training.form
     found = form.find("clip", "ppo", ENGLISH)
-    assert visible(training, found) == {"ppo-clip", "ppo-value-clip"}
+    assert visible(training, found) == {"ppo-clip", "ppo-value-clip", "ppo-importance-sampling-clip-max"}
     assert (found[form.groups["ppo"]].visible, found[form.groups["ppo"]].open, found[form.groups["reward"]].visible) == (True, True, False)
     assert visible(training, form.find("CLIP range", "grpo", ENGLISH)) == {"group-clip"}
     assert "ppo-clip" in visible(training, form.find("클립", "ppo", asking("ko")))

@@ -32,6 +32,29 @@ def test_a_run_is_listed_and_shown_by_its_name_and_note():
     assert "rl-run-named" not in run_view.progress(EN, a_run())
 
 
+@pytest.mark.parametrize(
+    "state, english, korean",
+    [
+        ("submitted", "Its job rankloop-r1-ab12cd was submitted to the Ray cluster. Wait.", "제출했습니다. Wait."),
+        ("pending", "Its job rankloop-r1-ab12cd waits in the Ray cluster. Wait.", "대기 중입니다. Wait."),
+        ("running", "Its job in the Ray cluster: rankloop-r1-ab12cd", "Ray 클러스터의 작업: rankloop-r1-ab12cd"),
+        ("unreachable", "The Ray cluster cannot be reached since 2026-11-28 04:50 UTC: Wait. The run goes on", "연결할 수 없습니다: Wait."),
+    ],
+)
+def test_an_active_run_says_what_the_cluster_says_about_its_job(state, english, korean):
+    job = {
+        "scheduler": "ray",
+        "address": "http://h:8265",
+        "id": "rankloop-r1-ab12cd",
+        "state": state,
+        "message": "Wait" if state == "unreachable" else "Wait.",
+    }
+    run = a_run(job=job | {"since": "2026-11-28T04:50:12.000+00:00"})
+    assert english in run_view.progress(EN, run) and korean in run_view.progress(KO, run)
+    for other in (a_run(), a_run(job=run.job, status="failed"), a_run(job={"state": state})):
+        assert "run-job" not in run_view.progress(EN, other)
+
+
 def test_korean_shows_the_same_figures():
     run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
     html = run_view.progress(KO, run) + run_view.result(KO, run)

@@ -22,7 +22,7 @@ from rlhf.runs.progress import Cancelled
 from storage.content import prompts
 from storage.core import migrations
 from storage.core.data_folder import DataFolder
-from storage.core.database import Database
+from storage.core.database import Database, now
 from storage.people import annotators
 from storage.project import queued_rounds, runs
 
@@ -349,6 +349,21 @@ def test_a_second_round_waits_for_its_turn(capsys, data, store, model, world, mo
     assert f"run {queued_rounds.get(store, 1).run_id}" in output
 
 
+def test_a_key_for_rollouts_is_read_before_a_row_is_written(capsys, data, store, model, world, tmp_path):
+    world.fill()
+    for more, said in (
+        (["--rollouts", "http://127.0.0.1:1/v1", "--rollouts-key-env", "NO_SUCH_KEY"], "the environment variable NO_SUCH_KEY holds no key"),
+        (["--rollouts", "http://127.0.0.1:1/v1", "--rollouts-key-file", str(tmp_path / "gone")], "the key's file"),
+        (["--rollouts-key-env", "PATH_OF_KEY"], "a key for rollouts, which this process samples itself: add --rollouts URL"),
+        (["--rollouts", "nowhere"], "--rollouts nowhere: is no address of a server"),
+    ):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("PATH_OF_KEY", "sk-1")
+            assert train(data, model, *more) == 2
+        assert said in capsys.readouterr().err
+    assert runs.all_runs(store) == []
+
+
 def test_ctrl_c_takes_a_waiting_round_out_of_the_queue(capsys, data, store, model, world, monkeypatch):
     world.fill()
     jobs.Jobs(store, world.folder).create(world.config())
@@ -385,6 +400,31 @@ def test_the_queue_is_listed_with_runs_and_with_rounds(capsys, data, store, worl
         assert [line.split()[0] for line in lines[-4:]] == ["queued", "1", "2", "3"]
         assert "Ann" in lines[-3] and "hand" in lines[-2] and "waiting" in lines[-2]
         assert "schedule" in lines[-1] and "not started: 3 preference pairs, need 20" in lines[-1]
+
+
+def test_a_scheduler_is_checked_before_a_run_is_written(capsys, data, store, model, world):
+    world.fill()
+    nobody = ("--scheduler", "ray", "--address", "http://127.0.0.1:1")
+    assert train(data, model, "--scheduler", "ray") == 2 and "needs --address" in capsys.readouterr().err
+    assert train(data, model, *nobody, "--debug") == 2 and "leave out --debug and --no-start" in capsys.readouterr().err
+    assert train(data, model, *nobody, "--rollouts-key-env", "KEY") == 2 and "with --rollouts-key-file" in capsys.readouterr().err
+    assert train(data, model, *nobody, "--min-pairs", "4") == 2
+    assert "The Ray cluster at http://127.0.0.1:1 cannot be used: no connection" in capsys.readouterr().err
+    assert runs.all_runs(store) == [] and queued_rounds.waiting(store) == []
+
+
+def test_a_run_on_a_cluster_says_what_its_job_waits_for_and_where_it_is_resumed(capsys, data, store, world):
+    world.fill()
+    run_id = jobs.Jobs(store, world.folder).create(world.config()).id
+    job = {"scheduler": "ray", "address": "http://127.0.0.1:1", "id": "rankloop-r1-ab12cd", "state": "pending", "since": now()}
+    runs.set_job(store, run_id, job | {"message": "Wait."})
+    assert launch.main(["runs", run_id, "--data", data]) == 0
+    assert "job rankloop-r1-ab12cd waits on the Ray cluster at http://127.0.0.1:1: Wait." in capsys.readouterr().out
+    assert launch.main(["runs", run_id, "--data", data, "--scheduler", "ray", "--address", "http://127.0.0.1:1"]) == 0
+    assert "the Ray cluster at http://127.0.0.1:1 cannot be reached since" in capsys.readouterr().out
+    runs.finish(store, run_id, "failed")
+    assert launch.main(["runs", run_id, "--data", data]) == 0
+    assert f"--resume {run_id} --scheduler ray --address http://127.0.0.1:1\n" in capsys.readouterr().out
 
 
 def test_a_missing_run_is_an_error(capsys, data, world):
@@ -557,7 +597,7 @@ def test_doctor_examines_a_store_that_is_in_use(data):
 def test_a_cancelled_debug_round_shows_how_to_resume(capsys, data, store, model, world, monkeypatch):
     world.fill()
 
-    def cancelled(store, folder, run_id, show, reward, at_chance):
+    def cancelled(store, folder, run_id, show, reward, at_chance, rollouts_key):
         runs.mark_started(store, run_id, os.getpid())
         runs.finish(store, run_id, "cancelled")
         raise Cancelled(run_id)

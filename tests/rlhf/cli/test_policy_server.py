@@ -33,6 +33,18 @@ def test_what_cannot_be_served_is_told_before_a_model_is_read(tmp_path, capsys, 
     assert said in capsys.readouterr().err and not (tmp_path / "data").exists()
 
 
+def test_the_options_for_trainers_reach_the_process(tmp_path, monkeypatch):
+    """What is started differs from a server for clients in these alone; the routes have tests of their own."""
+    started = []
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda command, **_: started.append(command) or exit())
+    monkeypatch.setattr(launch, "fetch_weights", lambda model: None)
+    asked = ["--port", str(supervisor.free_port()), "--lora-folder", str(tmp_path / "runs"), "--logprobs-mode", "processed_logprobs"]
+    with pytest.raises(SystemExit):
+        launch.main(["policy-server", "--data", str(tmp_path), *asked])
+    ((*_, option, folder, mode, value),) = started
+    assert [option, folder, mode, value] == ["--lora-folder", str(tmp_path / "runs"), "--logprobs-mode", "processed_logprobs"]
+
+
 def test_a_port_that_is_taken_is_told(tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -15,6 +15,7 @@ from rlhf.generation.sampling import (
     combined_seed,
     generator,
     likeliest,
+    processed,
     sample_from_weights,
     sample_rows,
     sample_token,
@@ -229,3 +230,20 @@ def test_rows_with_parameters_of_their_own_are_sampled_as_each_alone():
             assert tokens[row] == alone[0]
             assert_close(softmax.logprobs(tokens)[row], said.logprobs[0], atol=1e-6, rtol=1e-6)
             assert_close(softmax.entropy()[row, 0], said.entropy[0], atol=1e-6, rtol=1e-6)
+
+
+def test_processed_logits_are_those_of_the_distribution_that_is_sampled():
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+
+    def probabilities(adjustments=LogitAdjustments(), **sampling):
+        return processed(logits, Sampling(**sampling), adjustments, [3]).softmax(-1)
+
+    assert_close(probabilities(), torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    # At temperature 1/2 the squares: 16, 9, 4 and 1 of 30.
+    assert_close(probabilities(temperature=0.5), torch.tensor([16, 9, 4, 1]) / 30)
+    assert_close(probabilities(top_k=2), torch.tensor([4, 3, 0, 0]) / 7)
+    # .4 and .3 reach .6; the third is outside.
+    assert_close(probabilities(top_p=0.6), torch.tensor([4, 3, 0, 0]) / 7)
+    assert_close(probabilities(temperature=0.0), torch.tensor([0.4, 0.3, 0.2, 0.1]))
+    # Token 3 stands in the answer: a penalty of ln 10 leaves it .01 of .91.
+    assert_close(probabilities(LogitAdjustments(2.302585, 0.0, {})), torch.tensor([40.0, 30, 20, 1]) / 91)

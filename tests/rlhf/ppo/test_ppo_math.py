@@ -12,6 +12,7 @@ from rlhf.ppo.ppo_math import (
     adapted_kl_coef,
     explained_variance,
     gae,
+    importance_ratio,
     kl_per_token,
     masked_mean,
     policy_loss,
@@ -123,6 +124,22 @@ def test_policy_loss_inside_the_clip_range_is_the_plain_surrogate():
     out = policy_loss(new, old, row(2, 3), mask(1, 1), clip=0.2)
     assert_close(out.loss, torch.tensor(-(2.2 + 2.7) / 2))
     assert out.clipfrac == 0
+
+
+def test_a_weight_multiplies_its_token_in_the_policy_loss_and_in_nothing_else():
+    new, old = row(math.log(1.1), math.log(0.9), 5).requires_grad_(), row(0, 0, 0)
+    out = policy_loss(new, old, row(2, 3, 7), mask(1, 1, 0), clip=0.2, weights=row(3, 0.5, 9))
+    assert_close(out.loss, torch.tensor(-(3 * 2.2 + 0.5 * 2.7) / 2))
+    assert_close(out.ratio, torch.tensor(1.0))
+    out.loss.backward()
+    assert_close(new.grad, row(-3 * 2.2 / 2, -0.5 * 2.7 / 2, 0))
+
+
+def test_the_importance_ratio_is_of_the_trainers_probability_to_the_engines():
+    here, there = row(math.log(0.6), math.log(0.1), 0, 40, -3), row(math.log(0.3), math.log(0.4), -9999, 0, 50)
+    # A token that an engine finds all but impossible stays finite, and padding counts as equal.
+    expected = row(2, 0.25, math.exp(20), math.exp(20), 1)
+    assert_close(importance_ratio(here, there, mask(1, 1, 1, 1, 0)), expected)
 
 
 def test_value_loss_takes_the_worse_of_plain_and_clipped():

@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -244,11 +245,12 @@ def test_a_worker_that_cannot_be_started_is_a_failed_run_and_the_next_has_its_tu
     second, third = (queue.start(judged.config(seed=seed)) for seed in (2, 3))
     end(queue, first.id)
 
-    def no_memory(run_id, reward=None):
+    def no_memory(*_):
         raise OSError("Cannot allocate memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(queue, "spawn", no_memory)
+        patch.setattr(queue, "spawn", partial(Jobs.spawn, queue))
+        patch.setattr(queue.scheduler, "start", no_memory)
         queue.start_next()
     failed = runs.get(queue.store, queued_rounds.get(queue.store, second.id).run_id)
     assert (failed.status, failed.error) == ("failed", "its worker could not be started: Cannot allocate memory")

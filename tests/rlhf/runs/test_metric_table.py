@@ -11,7 +11,7 @@ from rlhf.runs import metric_table
 from rlhf.runs.metric_table import BY_NAME, METRICS, TIME
 
 ROOT = Path(rlhf.__file__).parent
-NAME = re.compile(r"(objective|policy|val|loss|reward)/\w+")
+NAME = re.compile(r"(objective|policy|val|loss|reward)/\w+|sampling/\w+/?\w*")
 OF_TRL = tuple(f"{method}/" for method in METHODS)
 """What only a trainer of TRL names: `test_methods` runs those."""
 

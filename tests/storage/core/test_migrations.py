@@ -1140,3 +1140,12 @@ def test_m025_adds_what_an_active_run_does(step):
     assert_dropped_nothing(done)
     assert done.added("columns") == {f"runs.{column}" for column in words("activity activity_done activity_count")}
     assert (done.added("keys"), done.added("indexes"), done.added("views"), done.added("triggers")) == (set(), set(), set(), set())
+
+
+def test_m026_adds_the_jobs_of_runs(step):
+    done = step("m026_run_jobs")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {"runs.job"}
+    assert all(done.added(kind) == set() for kind in ("keys", "indexes", "triggers", "views"))
+    assert {row["job"] for row in done.new["rows"]["runs"]} == {None}

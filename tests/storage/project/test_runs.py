@@ -77,6 +77,16 @@ def test_heartbeats_are_stored(store, run, act):
     assert runs.get(store, run).heartbeat_at > "2021"
 
 
+def test_a_run_that_was_given_to_a_job_is_claimed_by_that_job_alone(store, run):
+    runs.set_job(store, run, {"id": "j2"})
+    assert not runs.claim(store, run, 1, "j1") and runs.get(store, run).status == "queued"
+    assert runs.claim(store, run, 1, "j2") and runs.get(store, run).job == {"id": "j2"}
+    runs.finish(store, run, "failed")
+    assert runs.requeue(store, run).job is None
+    assert not runs.claim(store, run, 1, "j2"), "the job of an earlier attempt"
+    assert runs.claim(store, run, 1)
+
+
 def test_a_run_is_named_and_each_change_is_a_row(world):
     store = world.store
     runs.create(store, "r1", config={}, seed=7, versions={})
@@ -121,6 +131,7 @@ def test_updates_of_an_unknown_run_are_refused(store):
         lambda: runs.request_cancel(store, "r9"),
         lambda: runs.requeue(store, "r9"),
         lambda: runs.set_validation(store, "r9", {}),
+        lambda: runs.set_job(store, "r9", {}),
     ):
         with pytest.raises(StoreError, match="no run r9"):
             act()

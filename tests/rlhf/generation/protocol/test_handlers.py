@@ -13,7 +13,7 @@ from learning import user
 from policy_server import Server, until
 
 from rlhf.generation.protocol import handlers
-from rlhf.generation.request import ClientBusy, EngineBusy
+from rlhf.generation.request import ClientBusy, EngineBusy, GenerationStream
 from rlhf.serving.limits import MAX_CHOICES
 from storage.core.database import Database
 
@@ -328,15 +328,13 @@ def test_an_error_in_the_middle_of_a_stream_is_told(shared, monkeypatch):
 
 def test_a_stream_that_waits_says_so_and_goes_on(shared, api, monkeypatch):
     monkeypatch.setattr(handlers, "KEEP_ALIVE_S", 0.05)
-    real = shared.service.submit
+    real = GenerationStream.put
 
-    def late(version, request, **options):
-        stream = real(version, request, **options)
-        put = stream.put
-        stream.put = lambda output: threading.Timer(0.2, put, [output]).start() if output.finish_reason else put(output)
-        return stream
+    def late(stream, output):
+        threading.Timer(0.2, real, [stream, output]).start()
 
-    monkeypatch.setattr(shared.service, "submit", late)
+    # Of the class: a stream of its own might have its token before anybody could take it.
+    monkeypatch.setattr(GenerationStream, "put", late)
     reply = asked("chat/completions", shared, messages=HELLO, max_tokens=1, stream=True)
     assert ": waiting\n\n" in reply.text and reply.text.endswith("data: [DONE]\n\n")
     assert list(chat(api, max_tokens=1, stream=True))[-1].choices[0].finish_reason == "length"
