@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,6 +152,7 @@ def serve_projects(args: argparse.Namespace) -> int:
     if not hasattr(socket, "AF_UNIX"):
         raise UsageError("--projects needs Unix sockets, which this system does not have: serve each project with --data and --port")
     endpoints.from_options(args)
+    ray_jobs.from_options(args)
     api_key.read(args.api_key_file)
     folder = ProjectsFolder(args.projects.absolute())
     with (
@@ -202,7 +204,7 @@ def project_process(args: argparse.Namespace, folder: ProjectsFolder, name: str,
 
     command = [
         sys.executable, "-m", "launch", "project-server", name, "--projects", str(folder.root), "--socket", str(path),
-        "--parent", str(os.getpid()), *policy_server_options(args),
+        "--parent", str(os.getpid()), *policy_server_options(args), *ray_jobs.as_arguments(args),
     ]  # fmt: skip
     log_file = folder.project(name).logs / "web.log"
     return WatchedProcess(f"the project {name}", command, log_file, stops_within_s=PROJECT_STOPS_WITHIN_S)
@@ -224,7 +226,7 @@ def project_server(args: argparse.Namespace) -> int:
         options = policy_server_options(args)
         policy = PolicyServerOnDemand(folder.root, folder.logs / "policy-server.log", options)
         try:
-            return serve_project(args, Jobs(store, folder), shared, policy, tell_address)
+            return serve_project(args, Jobs(store, folder, ray_jobs.from_options(args)), shared, policy, tell_address)
         except KeyboardInterrupt:
             return 0
         finally:
@@ -232,8 +234,8 @@ def project_server(args: argparse.Namespace) -> int:
 
 
 def policy_server_options(args: argparse.Namespace) -> list[str]:
-    """The options of a policy server that `serve` starts, and of a project's process, which starts one."""
-    return ["--model", args.model, "--device", args.device, *api_key.as_arguments(args), *endpoints.as_arguments(args)]
+    """The options of a policy server that `serve` starts."""
+    return [*engine_arguments(args), *api_key.as_arguments(args), *endpoints.as_arguments(args)]
 
 
 def policy_server(args: argparse.Namespace) -> int:
@@ -245,8 +247,7 @@ def policy_server(args: argparse.Namespace) -> int:
     fetch_weights(args.model)
     command = [
         sys.executable, "-m", "rlhf.generation.server", "--data", str(args.data.absolute()), "--host", args.host, "--port", str(args.port),
-        "--model", args.model, "--device", args.device, "--no-queue", *api_key.as_arguments(args),
-        *lora_options.as_arguments(args),
+        *engine_arguments(args), "--no-queue", *api_key.as_arguments(args), *lora_options.as_arguments(args),
     ]  # fmt: skip
     print(f"the policy server will answer at http://{args.host}:{args.port}/v1 when its model is loaded (Ctrl-C stops it)", flush=True)
     with subprocess.Popen(command, env=engine_environment()) as process:
@@ -259,6 +260,11 @@ def policy_server(args: argparse.Namespace) -> int:
             process.terminate()
             process.wait()
             return 0
+
+
+def engine_arguments(args: argparse.Namespace) -> list[str]:
+    """The engine's options, as the policy server's program takes them."""
+    return ["--model", args.model, "--device", args.device, *(["--load-in-4bit"] if args.load_in_4bit else [])]
 
 
 def keep_policy_port_free(port: int) -> None:
@@ -307,7 +313,7 @@ def build_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, auth: Auth)
     from feedback_ui.app import build_app
     from rlhf.serving.client import PolicyClient
 
-    config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device})
+    config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device, "load-in-4bit": args.load_in_4bit})
     client = PolicyClient(base_url, api_key.read(args.api_key_file) or "unused")
     return build_app(jobs.store, jobs, client, auth, default_config=config)
 
@@ -394,7 +400,7 @@ def _checks(args: argparse.Namespace) -> Iterator[doctor_checks.Check]:
         # This imports torch, which takes seconds.
         from rlhf import model_check
 
-        yield from model_check.checks(folder, args.device, PRESETS[DEFAULT_PRESET])
+        yield from model_check.checks(folder, args.device, replace(PRESETS[DEFAULT_PRESET], load_in_4bit=args.load_in_4bit))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -411,6 +417,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     api_key.add_option(p)
     endpoints.add_options(p)
+    ray_jobs.add_options(p)
 
     p = verbs.add("project-server", project_server, [engine_options()], common=project_verbs.projects_option)
     p.add_argument("project", metavar="PROJECT", help="the project's name")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import argon2
@@ -74,6 +75,30 @@ def test_a_member_without_an_account_is_named(run, tmp_path):
     old.insert("accounts", values | {"annotator_id": annotator})
     assert not [line for line in run("list").splitlines() if line.startswith("root")]
     old.close()
+
+
+def test_what_serve_is_told_reaches_each_project(tmp_path, monkeypatch):
+    """Every option of `serve` but those of the address and of one data folder."""
+    (tmp_path / "key").write_text("k" * 20)
+    options = [
+        "--model", "some/model", "--device", "cpu", "--load-in-4bit", "--api-key-file", str(tmp_path / "key"),
+        "--endpoint", "http://one.example/v1", "--endpoint-model", "one", "--endpoint-key-file", str(tmp_path / "key"),
+        "--scheduler", "ray", "--address", "http://127.0.0.1:8265", "--entrypoint-num-cpus", "2", "--entrypoint-num-gpus", "0.5",
+        "--entrypoint-resources", "store=1,disk=.5",
+    ]  # fmt: skip
+    parser = launch.build_parser()
+    served = parser.parse_args(["serve", "--projects", str(tmp_path), *options])
+    process = launch.project_process(served, ProjectsFolder(tmp_path), "chat", tmp_path / "chat.sock")
+    reached = parser.parse_args(process._command[process._command.index("project-server") :])
+    assert (reached.project, reached.socket, reached.parent) == ("chat", tmp_path / "chat.sock", os.getpid())
+    own = {"verb", "data", "host", "port", "policy_port", "project", "socket", "parent"}
+    missing = vars(served).keys() - vars(reached).keys() - own
+    assert not missing, f"no project gets these options of serve: {missing}"
+    for name in vars(served).keys() - own:
+        assert getattr(reached, name) == getattr(served, name), name
+    unset = [name for name in vars(served).keys() - own if getattr(served, name) in (None, False, [], "")]
+    # These two contradict others that are given here.
+    assert sorted(unset) == ["endpoint_key_env", "endpoints"]
 
 
 @pytest.mark.parametrize(
