@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --no-deps --only-binary :all: --require-hashes --requirement
 CONSTRAINED := $(PIP) install --quiet --constraint .ci/constraints.txt
 
-.PHONY: run install weights test test-exports test-ray test-vllm test-setup lint lock loop clean
+.PHONY: run install weights test test-exports test-4bit test-ray test-vllm test-setup lint lock loop clean
 
 run: install weights
 	$(BIN)/rankloop serve --port $(PORT) --data $(DATA)
@@ -59,6 +59,10 @@ test: test-setup weights
 # The export formats whose packages are large and no part of rankloop's environment.
 test-exports: test-setup
 	$(BIN)/python -m pytest -m packages tests/rlhf/deploy $(PYTEST)
+
+# The same for a base in 4 bits, with bitsandbytes: 125 MB.
+test-4bit: test-setup
+	$(BIN)/python -m pytest -m packages tests/rlhf/models/test_four_bit.py $(PYTEST)
 
 # Rounds on a real Ray, which has an environment of its own: rankloop speaks its REST API and does not import it.
 RAY ?= ray[default]==2.60.0

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 from rlhf import model_files
@@ -111,7 +112,7 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     require_accounts_for_remote(args, store)
     endpoints.named_apart(store, args.model, endpoints.from_options(args))
     fetch_weights(args.model)
-    server_options = ["--model", args.model, "--device", args.device, *api_key.as_arguments(args), *endpoints.as_arguments(args)]
+    server_options = [*engine_arguments(args), *api_key.as_arguments(args), *endpoints.as_arguments(args)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options, args.policy_port)
     # Started first: it loads the model while this process loads the pages.
@@ -134,8 +135,7 @@ def policy_server(args: argparse.Namespace) -> int:
     fetch_weights(args.model)
     command = [
         sys.executable, "-m", "rlhf.generation.server", "--data", str(args.data.absolute()), "--host", args.host, "--port", str(args.port),
-        "--model", args.model, "--device", args.device, "--no-queue", *api_key.as_arguments(args),
-        *lora_options.as_arguments(args),
+        *engine_arguments(args), "--no-queue", *api_key.as_arguments(args), *lora_options.as_arguments(args),
     ]  # fmt: skip
     print(f"the policy server will answer at http://{args.host}:{args.port}/v1 when its model is loaded (Ctrl-C stops it)", flush=True)
     with subprocess.Popen(command, env=engine_environment()) as process:
@@ -148,6 +148,11 @@ def policy_server(args: argparse.Namespace) -> int:
             process.terminate()
             process.wait()
             return 0
+
+
+def engine_arguments(args: argparse.Namespace) -> list[str]:
+    """The engine's options, as the policy server's program takes them."""
+    return ["--model", args.model, "--device", args.device, *(["--load-in-4bit"] if args.load_in_4bit else [])]
 
 
 def keep_policy_port_free(port: int) -> None:
@@ -164,7 +169,7 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
     from feedback_ui.server.web import Web
     from rlhf.serving.client import PolicyClient
 
-    config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device})
+    config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device, "load-in-4bit": args.load_in_4bit})
     auth = Auth(jobs.store)
     client = PolicyClient(base_url, api_key.read(args.api_key_file) or "unused")
     app = build_app(jobs.store, jobs, client, auth, default_config=config)
@@ -248,7 +253,7 @@ def _checks(args: argparse.Namespace) -> Iterator[doctor_checks.Check]:
         # This imports torch, which takes seconds.
         from rlhf import model_check
 
-        yield from model_check.checks(folder, args.device, PRESETS[DEFAULT_PRESET])
+        yield from model_check.checks(folder, args.device, replace(PRESETS[DEFAULT_PRESET], load_in_4bit=args.load_in_4bit))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ USER: Message = {"role": "user", "content": "Hi"}
 def checks(folder: Path, device: str, config: RoundConfig) -> Iterator[Check]:
     """Each check in turn; only the first one if the model cannot be loaded."""
     try:
-        backbone = Backbone.load(folder, device, config.dtype)
+        backbone = Backbone.load(folder, device, config.dtype, load_in_4bit=config.load_in_4bit)
     except (ModelError, RuntimeError, MemoryError) as error:
         yield Check("model", str(folder), str(error))
         return
@@ -168,8 +168,8 @@ def sizes(backbone: Backbone) -> ModelSizes:
     feedforward = getattr(config, "intermediate_size", None) or 4 * hidden
     experts = getattr(config, "num_experts_per_tok", None) or 1
     return ModelSizes(
-        parameters=sum(p.numel() for p in backbone.base.parameters()),
-        bytes_per_weight=backbone.base.dtype.itemsize,
+        weight_bytes=sum(p.numel() * p.element_size() for p in backbone.base.parameters()),
+        bytes_per_number=backbone.base.dtype.itemsize,
         layers=backbone.depth,
         hidden=hidden,
         feedforward=experts * (getattr(config, "moe_intermediate_size", None) or feedforward),

@@ -25,6 +25,9 @@ from storage.core.database import Database
 from storage.core.records import Run
 from storage.project import rounds, runs
 
+FOLLOW_S = 5.0
+"""Interval at which runs that train are looked at again, in seconds."""
+
 
 class SideBySide:
     def __init__(self, store: Database, auth: Auth):
@@ -41,16 +44,19 @@ class SideBySide:
                 self.plots = {chart.metric.name: _plot(chart.metric.key) for chart in charts.EVERY_CHART}
                 self.score_over_kl = _plot("score_over_kl")
         self.options = html(elem_id="compared-options", elem_classes="rl-optional")
+        self.revision = gr.State("")
+        self.timer = gr.Timer(FOLLOW_S, active=False)
         self.linked = gr.Textbox(visible=False)
         self.address = gr.Button(visible="hidden", elem_id="compare-follow")
         self.shown: list[Block] = [
-            self.message, self.figures, self.curves, self.options, self.score_over_kl, *self.plots.values(),
+            self.message, self.figures, self.curves, self.options, self.score_over_kl, *self.plots.values(), self.revision, self.timer,
         ]  # fmt: skip
 
     def wire(self, tab: gr.Tab) -> None:
         # The address is pressed when it changes while the view is open, by Back or by a link.
         for event in (tab.select, self.address.click):
             event(self.open, self.linked, [self.picker, *self.shown], js=in_browser("comparedRuns"), trigger_mode="always_last", **QUIET)
+        self.timer.tick(self.follow, [self.picker, self.revision], self.shown, **QUIET)
         self.picker.input(self.pick, self.picker, self.shown, js=in_browser("rememberCompared"), trigger_mode="always_last", **QUIET)
 
     def open(self, linked: str | None, request: gr.Request) -> dict[Block, Any]:
@@ -66,6 +72,19 @@ class SideBySide:
         self.auth.reads(request, "researcher")
         return self._show(translator_for(request), runs.all_runs(self.store), [*dict.fromkeys(run_ids or [])])[1]
 
+    def follow(self, run_ids: Sequence[str] | None, revision: str, request: gr.Request) -> dict[Block, Any]:
+        """Handles the timer's tick, while a chosen run trains. Nothing is drawn again while the runs are as they were."""
+        self.auth.reads(request, "researcher")
+        chosen = [run for run in runs.all_runs(self.store) if run.id in (run_ids or [])]
+        if self._revision(chosen) == revision:
+            return {self.timer: gr.Timer(active=any(map(run_view.is_active, chosen)))}
+        return self.pick(run_ids, request)
+
+    def _revision(self, chosen: Sequence[Run]) -> str:
+        """Changes with what the worker of a chosen run writes, and with the runs' names."""
+        logged = sorted((run.id, run.status, len(runs.metrics(self.store, run.id))) for run in chosen)
+        return f"{runs.newest_name(self.store)} {logged}"
+
     def _show(self, translate: Translator, every: Sequence[Run], asked: Sequence[str]) -> tuple[list[Run], dict[Block, Any]]:
         """The runs that are shown, and the updates that show them."""
         known = {run.id: run for run in every}
@@ -76,6 +95,8 @@ class SideBySide:
         if len(chosen) < FEWEST:
             return chosen, self._empty(translate, message, len(every))
         return chosen, {
+            self.revision: self._revision(chosen),
+            self.timer: gr.Timer(active=any(map(run_view.is_active, chosen))),
             self.message: message,
             self.figures: self._figures(translate, chosen),
             self.options: side_by_side_view.options(translate, chosen),
@@ -85,7 +106,13 @@ class SideBySide:
     def _empty(self, translate: Translator, message: Markup, count: int) -> dict[Block, Any]:
         why = "side_by_side.empty" if count >= FEWEST else "side_by_side.too_few"
         nothing = empty_state(translate(why, fewest=FEWEST, most=MOST))
-        return {self.message: message, self.figures: nothing, self.options: EMPTY, self.curves: gr.Column(visible=False)}
+        return {
+            self.message: message,
+            self.figures: nothing,
+            self.options: EMPTY,
+            self.curves: gr.Column(visible=False),
+            self.timer: gr.Timer(active=False),
+        }
 
     def _figures(self, translate: Translator, chosen: Sequence[Run]) -> Markup:
         of_runs = {run.id: rounds.of_run(self.store, run.id) for run in chosen}

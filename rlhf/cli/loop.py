@@ -156,7 +156,8 @@ class ClosedLoop:
         from rlhf.generation.policy_service import PolicyService
         from rlhf.models.backbone import Backbone
 
-        backbone = Backbone.load(model_files.resolve(self.config.model), self.config.device, self.config.dtype)
+        config = self.config
+        backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype, load_in_4bit=config.load_in_4bit)
         return PolicyService(self.store, self.config.model, backbone)
 
 

@@ -172,7 +172,8 @@ def simulate(args: argparse.Namespace) -> int:
     from rlhf.generation.policy_service import PolicyService
     from rlhf.models.backbone import Backbone
 
-    service = PolicyService(store, args.model, Backbone.load(model_files.resolve(args.model), args.device))
+    backbone = Backbone.load(model_files.resolve(args.model), args.device, load_in_4bit=args.load_in_4bit)
+    service = PolicyService(store, args.model, backbone)
     with tqdm(total=args.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
             ties = run_simulation(store, service.generate, service.base, plan, progress=lambda done, total: bar.update(done - bar.n))

@@ -69,6 +69,7 @@ def engine_options() -> argparse.ArgumentParser:
         help="`default` (packaged SmolLM2-135M-Instruct), a local folder, or a hub id",
     )
     engine.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="device of the model")
+    engine.add_argument("--load-in-4bit", action="store_true", help="pack the base's weights in 4 bits; needs bitsandbytes")
     return engine
 
 

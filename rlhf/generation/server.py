@@ -202,6 +202,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at; any but this machine's own needs a key")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="`default`, a local folder, or a hub id")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--load-in-4bit", action="store_true", help="pack the base's weights in 4 bits; needs bitsandbytes")
     parser.add_argument("--parent", type=int, help="process id to end with")
     parser.add_argument("--no-queue", action="store_true", help="answer requests alone, and leave the queue of comparisons as it is")
     lora_options.add_options(parser)
@@ -219,7 +220,8 @@ def main() -> int:
         store = Database(folder.database)
         # Without a template no prompt can be put to the model, but texts can be continued.
         weights, thread = model_files.resolve(arguments.model), TorchThread()
-        loading = thread.submit(partial(Backbone.load, weights, arguments.device, needs_template=not arguments.no_queue))
+        load = partial(Backbone.load, weights, arguments.device, load_in_4bit=arguments.load_in_4bit, needs_template=not arguments.no_queue)
+        loading = thread.submit(load)
         backbone = loading.result()
         service = PolicyService(store, arguments.model, backbone, thread=thread)
         collectors = endpoint_sources(store, endpoints.named_apart(store, arguments.model, chosen))

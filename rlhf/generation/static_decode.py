@@ -24,6 +24,7 @@ from rlhf.generation.request import GenerationRequest
 from rlhf.generation.sampling import sample_rows, uniforms
 from rlhf.models.adapter_stack import AdapterStack
 from rlhf.models.backbone import Backbone
+from rlhf.models.four_bit import is_4bit
 from rlhf.models.kv_cache import COLUMNS, SlotCache
 from rlhf.models.lora import RowAdapters
 from rlhf.models.operations import OperationCount
@@ -110,6 +111,8 @@ def static_refusal(backbone: Backbone) -> str:
     """
     if not backbone.decoder.supports_slots:
         return "its rows cannot stand in slots"
+    if is_4bit(backbone.base):
+        return "its weights are packed in 4 bits"
     if len(backbone.eos_token_ids) > STOP_TOKENS:
         return f"it has {len(backbone.eos_token_ids)} end-of-sequence tokens, more than {STOP_TOKENS}"
     lane = StaticLane(backbone, max_rows=2, kv_columns=2 * COLUMNS)

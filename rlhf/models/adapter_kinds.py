@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rlhf.config import AdapterConfig
+from rlhf.models.four_bit import is_packed
 
 
 def peft_config(base: PreTrainedModel, config: AdapterConfig, layers: range) -> PeftConfig:
@@ -74,6 +75,8 @@ def is_linear(module: torch.nn.Module) -> bool:
     """Whether a module is a linear map and nothing more: some routers of experts are made of one, and return other things."""
     if type(module) in (torch.nn.Linear, Conv1D) or not isinstance(module, torch.nn.Linear):
         return isinstance(module, (torch.nn.Linear, Conv1D))
+    if is_packed(module):
+        return True
     try:
         with torch.inference_mode():
             return isinstance(module(module.weight.new_zeros(1, 1, module.weight.shape[1])), torch.Tensor)

@@ -23,6 +23,7 @@ from rlhf.models.attention import use_short_row_attention
 from rlhf.models.chat_template import ChatTemplateError, renderer
 from rlhf.models.chat_tokens import ChatTokens, eos_token_ids
 from rlhf.models.decoder import CachedHidden, Decoder
+from rlhf.models.four_bit import is_4bit, keep_differentiable, quantization_config
 from rlhf.models.lm_head import TokenLogprobs
 from rlhf.models.padding import positions
 from rlhf.safe_files import ModelError, check_base
@@ -41,7 +42,8 @@ class Backbone(ChatTokens):
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device | str = "cpu"):
         # transformers' decorator hides the parameters of `to`.
-        self.base = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
+        on_device = model if is_4bit(model) else model.to(device)  # type: ignore[arg-type]
+        self.base = on_device.eval().requires_grad_(False)
         super().__init__(model, tokenizer)
         self.device = torch.device(device)
         self.context: int | None = context_length(model)
@@ -55,15 +57,18 @@ class Backbone(ChatTokens):
         self.has_linear_head = self._has_linear_head()
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto", dtype: str = "auto", *, needs_template: bool = True) -> Backbone:
+    def load(
+        cls, folder: Path, device: str = "auto", dtype: str = "auto", *, load_in_4bit: bool = False, needs_template: bool = True
+    ) -> Backbone:
         """Loads a model from a folder of safetensors.
 
         Args:
+            load_in_4bit: pack the weights of its linear maps in 4 bits, all but the output embedding's.
             needs_template: refuse a model without a chat template, which can only continue texts.
 
         Raises:
             ModelError: the weights are damaged, of an unknown architecture, or not safetensors alone, or come without a chat
-                template that can be rendered within its limits.
+                template that can be rendered within its limits; or bitsandbytes is missing, which packs weights.
         """
         check_base(Path(folder))
         # The template is rendered further down: its process starts while the weights are loaded.
@@ -72,10 +77,13 @@ class Backbone(ChatTokens):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto":
             dtype = "bfloat16" if computes_in_bfloat16(device) else "float32"
+        kind = getattr(torch, dtype)
+        packed = {"quantization_config": quantization_config(kind), "device_map": {"": device}} if load_in_4bit else {}
         try:
             # Without an answer here, transformers asks on the terminal whether to run a model's own code.
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True, trust_remote_code=False, **packed)
+            keep_differentiable(model)
         except Exception as error:
             # transformers and safetensors raise many kinds for a file that is cut off or of another shape.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -160,7 +168,7 @@ class Backbone(ChatTokens):
     def linear_size(self) -> int:
         """Inputs and outputs of the linear maps in the last layer, summed: the weights that LoRA adds there for each rank."""
         maps = (self.base.get_submodule(name) for name in self.adapter_set.linears(range(self.depth - 1, self.depth)))
-        return sum(sum(m.weight.shape) for m in maps)
+        return sum(m.in_features + m.out_features if isinstance(m, torch.nn.Linear) else sum(m.weight.shape) for m in maps)
 
     def adapter_refusal(self, config: AdapterConfig, *, depth: int | None = None) -> str:
         """Why this model cannot have an adapter of that kind, in one sentence; empty where it can.

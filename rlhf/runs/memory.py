@@ -31,8 +31,10 @@ COLLECTED_ROWS, COLLECTED_TOKENS = 16, 768
 class ModelSizes:
     """The sizes of a model that the estimate uses."""
 
-    parameters: int
-    bytes_per_weight: int
+    weight_bytes: int
+    """All of the base's weights, as they are held."""
+    bytes_per_number: int
+    """Of what is computed, such as keys and values."""
     layers: int
     hidden: int
     feedforward: int
@@ -56,8 +58,7 @@ class MemoryEstimate:
 
 def estimate(model: ModelSizes, config: RoundConfig) -> MemoryEstimate:
     """Peak memory while collecting, and of a PPO round with these options."""
-    weights = model.parameters * model.bytes_per_weight
-    per_token = model.layers * model.key_value * model.bytes_per_weight
+    per_token = model.layers * model.key_value * model.bytes_per_number
     logits = 3 * 4 * model.vocabulary
     collected = COLLECTED_ROWS * ((PROMPT_TOKENS + COLLECTED_TOKENS) * per_token + logits)
 
@@ -68,7 +69,7 @@ def estimate(model: ModelSizes, config: RoundConfig) -> MemoryEstimate:
     adapter = 16 * trained * config.adapter.rank * model.linear
     rollout = config.ppo.batch_size * (length * (per_token + 2 * 4 * model.hidden) + logits)
     training = adapter + rows * length * trained * activations + rollout
-    return MemoryEstimate(_gib(weights + collected), _gib(weights + training))
+    return MemoryEstimate(_gib(model.weight_bytes + collected), _gib(model.weight_bytes + training))
 
 
 def _gib(size: float) -> float:

@@ -16,7 +16,7 @@ from storage.core.records import Message
 
 def load_backbone(config: RoundConfig) -> Backbone:
     """The base model. Raises ModelError where it is not available."""
-    backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
+    backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype, load_in_4bit=config.load_in_4bit)
     backbone.fold_system = config.fold_system
     backbone.decoder.checkpoint_layers = config.gradient_checkpointing
     backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))

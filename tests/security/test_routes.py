@@ -239,6 +239,7 @@ HANDLERS = {
     "training.triggers_panel.TriggersPanel.try_out": {R},
     "training.side_by_side.SideBySide.open": {R},
     "training.side_by_side.SideBySide.pick": {R},
+    "training.side_by_side.SideBySide.follow": {R},
     "training.naming.NamePanel.load": {R},
     "training.naming.NamePanel.write": {R},
     "training.queue_panel.QueuePanel.open": {R},

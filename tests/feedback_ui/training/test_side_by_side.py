@@ -78,3 +78,19 @@ def test_a_run_whose_row_cannot_be_read_is_named_and_the_others_are_shown(view, 
         connection.conn.execute("UPDATE runs SET config = '{', result = '[1' WHERE id = 'r1'")
     shown = view.open("r1~r2", ENGLISH)
     assert "options of r1 are left out" in shown[view.message] and "2.00 nats" in shown[view.figures]
+
+
+def test_a_chosen_run_that_trains_is_followed_until_it_ends(view, three, store):
+    runs.create(store, "r4", config=RoundConfig().to_dict(), seed=0, versions={})
+    runs.mark_started(store, "r4", 1)
+    shown = view.open("r1~r4", ENGLISH)
+    assert shown[view.timer].active and not view.open("r1~r2", ENGLISH)[view.timer].active
+    chosen, revision = ["r1", "r4"], shown[view.revision]
+    assert [*view.follow(chosen, revision, ENGLISH)] == [view.timer], "nothing is drawn again"
+    for step in range(2):
+        runs.log_metrics(store, "r4", step, {"objective/kl": 7.0})
+    again = view.follow(chosen, revision, ENGLISH)
+    assert [trace["name"] for trace in lines(again[view.plots["objective/kl"]])] == ["r1", "r4"]
+    runs.finish(store, "r4", "failed", error="x")
+    assert view.follow(chosen, again[view.revision], ENGLISH)[view.timer].active is False
+    assert view.follow(None, "", ENGLISH)[view.timer].active is False
