@@ -20,7 +20,9 @@ from rlhf.runs.jobs import Jobs
 from rlhf.serving.client import PolicyClient
 from storage.core.database import Database
 
-__all__ = ["build_app", "launch_options"]
+__all__ = ["Pages", "build_app", "launch_options"]
+
+Pages = gr.Blocks
 
 
 def page(name: str) -> gr.Tab:
@@ -30,9 +32,10 @@ def page(name: str) -> gr.Tab:
 
 def build_app(store: Database, jobs: Jobs, client: PolicyClient, auth: Auth, *, default_config: RoundConfig) -> gr.Blocks:
     """Builds all pages for one store. Launch or mount the result with `**launch_options()`."""
-    app = gr.Blocks(title="rankloop", analytics_enabled=False)
+    title = f"{auth.shared.project} · rankloop" if auth.shared else "rankloop"
+    app = gr.Blocks(title=title, analytics_enabled=False)
     with app:
-        html(tag("h1", "rankloop"), elem_id="title")
+        html(tag("h1", title), elem_id="title")
         visitor_line(app, auth)
         with gr.Tabs(elem_id="pages") as pages:
             with page("compare"):

@@ -9,7 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from feedback_ui.server.access import PASSWORD, SIGN_OUT
-from feedback_ui.server.auth import Auth, Visitor
+from feedback_ui.server.auth import Auth, SharedAccounts, Visitor
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html
@@ -22,7 +22,7 @@ def visitor_line(app: gr.Blocks, auth: Auth) -> gr.HTML:
 
     def show_visitor(request: gr.Request) -> Markup:
         translate = translator_for(request)
-        return fragment(store_warnings(translate, auth.store), line(translate, auth.reads(request, "annotator")))
+        return fragment(store_warnings(translate, auth.store), line(translate, auth.reads(request, "annotator"), auth.shared))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)
@@ -37,8 +37,9 @@ def store_warnings(translate: Translator, store: Database) -> Markup:
     return fragment(*(tag("p", text, class_="rl-notice rl-bad", role="alert", data_testid="trouble") for text in problems))
 
 
-def line(translate: Translator, visitor: Visitor) -> Markup:
-    """The signed-in user's name and roles. Signing out is a form and not a link, so that other sites cannot trigger it."""
+def line(translate: Translator, visitor: Visitor, shared: SharedAccounts | None = None) -> Markup:
+    """The signed-in user's name and roles, and a link to the other projects at this address. Signing out is a form and not a link, so that
+    other sites cannot trigger it."""
     if not visitor.signed_in:
         return EMPTY
     roles = ", ".join(translate(f"roles.{role}") for role in accounts.in_order(visitor.roles))
@@ -48,6 +49,7 @@ def line(translate: Translator, visitor: Visitor) -> Markup:
         " ",
         tag("span", roles, class_="rl-roles"),
         " ",
+        *((tag("a", translate("visitor.projects"), href="/"), " ") if shared else ()),
         tag("a", translate("visitor.password"), href=PASSWORD),
         " ",
         tag("button", translate("visitor.sign_out")),

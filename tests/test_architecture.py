@@ -103,6 +103,9 @@ TESTED_ELSEWHERE = {
         [f"rlhf/deploy/clients/{name}_client.py" for name in ("gguf", "hf", "litert", "onnx", "openvino", "peft", "savedmodel")],
         "tests/rlhf/deploy/test_clients.py",
     ),
+    # Parts of one walk: the front over real projects.
+    **dict.fromkeys([f"feedback_ui/projects/{name}.py" for name in ("front", "project_web", "running")], "tests/security/test_projects.py"),
+    "feedback_ui/projects/list_page.py": "tests/browser/test_projects.py",
     # The route that sends them.
     "feedback_ui/server/download_files.py": "tests/feedback_ui/server/test_downloads.py",
     "rlhf/cli/deploy.py": "tests/rlhf/deploy/test_export.py",

@@ -2,6 +2,8 @@
 // Drafts of unsent judgments, in this browser tab's session storage: they survive a reload, a lost connection and a lost
 // session.
 
+import { storageKey } from "./storage_key.js";
+
 /** @typedef {import("./types.js").Draft} Draft */
 
 const MAX_DRAFTS = 20;
@@ -28,7 +30,7 @@ export function keepForCorrection(stored, draft) {
  * @param {string} page
  */
 export function makeUnsent(page) {
-  const key = `rankloop.unsent.${page}`;
+  const key = storageKey(`unsent.${page}`);
   return {
     /** @returns {object | null} */
     get: () => read(key),
@@ -58,7 +60,7 @@ function tryTo(write) {
 
 /** @param {string} page */
 export function makeDrafts(page) {
-  const prefix = `rankloop.draft.${page}.`;
+  const prefix = storageKey(`draft.${page}.`);
 
   function prune() {
     const keys = Object.keys(sessionStorage).filter((key) => key.startsWith(prefix));

@@ -25,7 +25,7 @@
     const isSignedOut = response.status === NOT_SIGNED_IN;
     // Signed out, or the first account was made meanwhile: the page can do nothing more.
     if (isSignedOut) location.assign("/");
-    if (!url.pathname.startsWith("/gradio_api/component_server")) return response;
+    if (!url.pathname.includes("/gradio_api/component_server")) return response;
     if (!isSignedOut && !REFUSED.includes(response.status)) return response;
     // Gradio's client drops the reason for which a server function was refused; the pages show it.
     const { error } = await response.clone().json().catch(() => ({}));

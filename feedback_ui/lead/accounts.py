@@ -1,4 +1,7 @@
-"""The Accounts section: who may sign in, with which roles. The first account turns sign-in on."""
+"""The Accounts section: who may sign in, with which roles. The first account turns sign-in on.
+
+Where several projects share their accounts, the section says who may enter this project; passwords are then not its concern.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,13 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.core.database import StoreError
 from storage.core.records import ACCOUNT_ROLES, Role
-from storage.people import accounts
+from storage.people import accounts, members
 
 
 class AccountsSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
+        passwords = not context.auth.shared
         self.warning = html(elem_id="accounts-warning", elem_classes="rl-optional")
         self.list = listing(elem_id="accounts-list", elem_classes="rl-optional")
         self.edited = gr.State(None)
@@ -32,7 +36,7 @@ class AccountsSection:
                 with gr.Column(min_width=280):
                     self.roles = gr.CheckboxGroup(list(ACCOUNT_ROLES), label=label("lead.accounts.roles"), elem_id="account-roles")
                     self.set_roles_button = gr.Button(label("lead.accounts.set_roles"), elem_id="account-set-roles", scale=0, min_width=160)
-                with gr.Column(min_width=280):
+                with gr.Column(min_width=280, visible=passwords):
                     self.password = gr.Textbox(
                         label=label("lead.accounts.new_password"), type="password", max_lines=1, elem_id="account-password"
                     )
@@ -44,10 +48,16 @@ class AccountsSection:
                 self.able = gr.Button(label("lead.accounts.disable"), elem_id="account-able", scale=0, min_width=160)
         with gr.Column(elem_classes="rl-action-form rl-panel", elem_id="account-add") as self.adding:
             html(static_text("lead.accounts.add_title"), elem_classes="rl-subheading")
+            html(static_text("lead.accounts.member_help"), elem_classes="rl-muted", visible=not passwords)
             with gr.Row(equal_height=False):
                 self.new_name = gr.Textbox(label=label("lead.accounts.name"), max_lines=1, min_width=200, elem_id="account-new-name")
                 self.new_password = gr.Textbox(
-                    label=label("lead.accounts.password"), type="password", max_lines=1, min_width=200, elem_id="account-new-password"
+                    label=label("lead.accounts.password"),
+                    type="password",
+                    max_lines=1,
+                    min_width=200,
+                    visible=passwords,
+                    elem_id="account-new-password",
                 )
                 self.new_roles = gr.CheckboxGroup(
                     list(ACCOUNT_ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
@@ -55,7 +65,9 @@ class AccountsSection:
             self.adopts = gr.Checkbox(
                 label=label("lead.accounts.adopts"), info=label("lead.accounts.adopts_help"), visible=False, elem_id="account-adopts"
             )
-            self.generate_new_button = gr.Button(label("lead.accounts.generate"), elem_id="account-generate-new", scale=0, min_width=160)
+            self.generate_new_button = gr.Button(
+                label("lead.accounts.generate"), visible=passwords, elem_id="account-generate-new", scale=0, min_width=160
+            )
             self.add_button = gr.Button(label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160)
         self.message = html(elem_id="accounts-message", elem_classes="rl-optional")
         self.edit_fields = [self.edited, self.editing, self.whose, self.roles, self.password, self.able]
@@ -102,14 +114,15 @@ class AccountsSection:
 
     def add(self, name: str, password: str, roles: list[Role], adopts: bool, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
-        first = not accounts.any_accounts(self.store)
+        first, shared, by = not accounts.any_accounts(self.store), self.auth.shared, visitor.annotator.id
         try:
-            account = accounts.create(
-                self.store, name or "", password or "", roles, visitor.annotator.id, adopts_local=first and bool(adopts)
-            )
+            if shared:
+                account = members.add(self.store, shared.store, name or "", roles, by)
+            else:
+                account = accounts.create(self.store, name or "", password or "", roles, by, adopts_local=first and bool(adopts))
         except StoreError as error:
             return {self.message: refusal(error)}
-        added = translate("lead.accounts.first_added" if first else "lead.accounts.added", name=account.name)
+        added = translate(f"lead.accounts.{'member_added' if shared else 'first_added' if first else 'added'}", name=account.name)
         return {
             **self._list(translate, visitor),
             self.new_name: "",
@@ -120,12 +133,17 @@ class AccountsSection:
         }
 
     def set_roles(self, account_id: int | None, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
-        return self._change(request, lambda by: accounts.set_roles(self.store, _chosen(account_id), roles, by), "lead.accounts.roles_set")
+        # An account of several projects stays signed in: its roles are read anew with each request.
+        done = "lead.accounts.changed" if self.auth.shared else "lead.accounts.roles_set"
+        return self._change(request, lambda by: accounts.set_roles(self.store, _chosen(account_id), roles, by), done)
 
     def set_password(self, account_id: int | None, password: str, request: gr.Request) -> dict[Component, Any]:
-        return self._change(
-            request, lambda by: accounts.set_password(self.store, _chosen(account_id), password or "", by), "lead.accounts.password_set"
-        )
+        def set_new(by: int) -> None:
+            if self.auth.shared:
+                raise StoreError("A password is the same for all projects and is not set here: ask whoever runs rankloop for a new one.")
+            accounts.set_password(self.store, _chosen(account_id), password or "", by)
+
+        return self._change(request, set_new, "lead.accounts.password_set")
 
     def disable_or_enable(self, account_id: int | None, request: gr.Request) -> dict[Component, Any]:
         def turn(by: int) -> None:

@@ -165,7 +165,7 @@ class AccessMiddleware:
         if visitor and visitor.due and (token := self.auth.token(request)):
             # A full disk must not prevent reading.
             with suppress(StoreError):
-                await run_in_threadpool(accounts.renew, self.auth.store, token)
+                await run_in_threadpool(accounts.renew, self.auth.sessions_store, token)
         if visitor:
             scope = with_session_key_in_url(visitor, scope)
         if route.stream:

@@ -53,13 +53,37 @@ class Visitor:
         return role in self.roles
 
 
-class Auth:
-    """Checks requests against the accounts and sessions of one store. Each check costs one indexed read."""
+@dataclass(frozen=True, slots=True)
+class SharedAccounts:
+    """The accounts of a project that is served with others at one address."""
 
-    def __init__(self, store: Database):
+    project: str
+    """The project's name."""
+    store: Database
+    """The store with everybody's passwords and sessions. Roles are those of the project's own account of the same name."""
+
+    @property
+    def path(self) -> str:
+        """The path of the project's pages, without a slash at its end."""
+        return f"/p/{self.project}"
+
+
+class Auth:
+    """Checks requests against the accounts and sessions of one store. Each check costs one indexed read, or two where several projects
+    share their accounts: there a session without an account in this project's own store is refused."""
+
+    def __init__(self, store: Database, shared: SharedAccounts | None = None):
         self.store = store
+        self.shared = shared
         # Browsers separate cookies by host, not by port: two data folders served on one machine must not sign each other out.
-        self.cookie = f"rankloop-{sha256(str(store.path.absolute()).encode()).hexdigest()[:12]}"
+        self.cookie = f"rankloop-{sha256(str(self.sessions_store.path.absolute()).encode()).hexdigest()[:12]}"
+        # Each project has its own roles, and browsers send the cookies of one path to its pages alone.
+        self.roles_cookie = f"{self.cookie}-roles{f'-{shared.project}' if shared else ''}"
+
+    @property
+    def sessions_store(self) -> Database:
+        """The store with the passwords and the sessions."""
+        return self.shared.store if self.shared else self.store
 
     def token(self, request: Any) -> str | None:
         """The session token in the request's cookie. It is not checked here."""
@@ -74,9 +98,10 @@ class Auth:
     def visitor(self, request: Any) -> Visitor | None:
         """The visitor who sends this request; None if there are accounts and the request has no valid session."""
         token = self.token(request)
-        if token and (session := accounts.session(self.store, token)):
-            return Visitor(session.account.annotator, session.account.roles, True, session.due)
-        if accounts.any_accounts(self.store):
+        session = accounts.session(self.sessions_store, token) if token else None
+        if session and (account := accounts.in_use(self.store, session.account.name) if self.shared else session.account):
+            return Visitor(account.annotator, account.roles, True, session.due)
+        if self.shared or accounts.any_accounts(self.store):
             return None
         return Visitor(accounts.local(self.store), frozenset(ACCOUNT_ROLES), False)
 

@@ -75,7 +75,7 @@ class AuthRoutes:
     async def sign_out(self, request: Request) -> Response:
         await self._end_session(request)
         response = RedirectResponse(SIGN_IN, 303)
-        for cookie in (self.auth.cookie, roles_cookie(self.auth)):
+        for cookie in (self.auth.cookie, self.auth.roles_cookie):
             response.delete_cookie(cookie, path="/", samesite="strict", secure=request.url.scheme == "https")
         return response
 
@@ -139,7 +139,7 @@ class AuthRoutes:
         notes = accounts.browser_cookie_value(self.auth.store, account.id, cookie_value)
         for cookie, value, hidden, days in (
             (self.auth.cookie, token, True, accounts.MAX_SESSION_DAYS),
-            (roles_cookie(self.auth), ".".join(sorted(account.roles)), False, accounts.MAX_SESSION_DAYS),
+            (self.auth.roles_cookie, ".".join(sorted(account.roles)), False, accounts.MAX_SESSION_DAYS),
             (browser_cookie(self.auth), notes, True, KNOWN_DAYS),
         ):
             response.set_cookie(cookie, value, httponly=hidden, samesite="strict", secure=secure, path="/", max_age=days * 24 * 3600)
@@ -183,11 +183,6 @@ class AuthRoutes:
         headers = {"Content-Security-Policy": self._policy} | ({"Retry-After": str(wait_s)} if wait_s else {})
         filled = render_template(template, language=translate.language, icon=self._icon, problem=problem, done=done, **texts)
         return HTMLResponse(filled, status, headers=headers)
-
-
-def roles_cookie(auth: Auth) -> str:
-    """The name of the cookie with the user's roles. Only the page's scripts read it."""
-    return f"{auth.cookie}-roles"
 
 
 def browser_cookie(auth: Auth) -> str:

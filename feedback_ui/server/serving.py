@@ -6,39 +6,53 @@ import asyncio
 import gc
 import socket
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
-from typing import cast
+from typing import Any, Protocol, cast
 
 import uvicorn
 from anyio import to_thread
 
 from feedback_ui.server.connections import ConnectionLimits, LimitedConnection
-from feedback_ui.server.web import Web
 
 START_S = 30.0
 """Maximum time for the server to start, in seconds."""
 THREADS = 8
 """Number of handlers that run at the same time. They share one interpreter, so that more threads would only slow all of them down."""
+FRONT_KEEP_ALIVE_S = 60
+"""How long an idle connection of the front stays open, in seconds. The front ends it sooner, so that it never sends into a closed one."""
 FINISH_S = 3.0
 """How long running requests may take after the server is told to stop, in seconds."""
 
 
+class App(Protocol):
+    """What is served: an ASGI app that can end its streams."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    def end_streams(self) -> None: ...
+
+
 class Serving:
-    """Serves a web app at `host:port` from its construction until `stop`.
+    """Serves a web app at `host:port` from its construction until `stop`, or at a Unix socket of this path if one is given.
 
     Raises:
         OSError: the address cannot be bound, or the server did not come up.
     """
 
-    def __init__(self, web: Web, host: str, port: int, limits: ConnectionLimits | None = None):
-        self._socket = bound_socket(host, port)
-        self.host, self.port = self._socket.getsockname()[:2]
+    def __init__(self, web: App, host: str, port: int, limits: ConnectionLimits | None = None, *, socket_path: Path | None = None):
+        self._socket = unix_socket(socket_path) if socket_path else bound_socket(host, port)
+        self.host: str = str(socket_path) if socket_path else self._socket.getsockname()[0]
+        self.port: int = 0 if socket_path else self._socket.getsockname()[1]
         self.limits = limits or ConnectionLimits()
-        # uvicorn's default: only a proxy on this machine may report the client's address and scheme.
+        # uvicorn's default: only a proxy on this machine may report the client's address and scheme. A socket that is a file is this
+        # program's own: whoever connects there is its front, which keeps connections open for longer than other clients may.
+        options: dict[str, Any] = {"forwarded_allow_ips": "*", "timeout_keep_alive": FRONT_KEEP_ALIVE_S} if socket_path else {}
         # No page uses a websocket.
         config = uvicorn.Config(
             web,
+            **options,
             log_level="warning",
             server_header=False,
             date_header=True,
@@ -74,7 +88,7 @@ class Serving:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, web: Web, limits: ConnectionLimits):
+    def __init__(self, config: uvicorn.Config, web: App, limits: ConnectionLimits):
         super().__init__(config)
         self._web = web
         self._limits = limits
@@ -93,6 +107,23 @@ class _Server(uvicorn.Server):
         # uvicorn waits for responses to end, and a page's streams never do.
         self._web.end_streams()
         await super().shutdown(sockets)
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """A socket bound to a path, in a folder that only its owner may enter.
+
+    Raises:
+        OSError: the path is too long, or its folder is not there.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # That of a process that was killed.
+    path.unlink(missing_ok=True)
+    try:
+        made.bind(str(path))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

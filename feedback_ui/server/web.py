@@ -19,7 +19,7 @@ from starlette.routing import Mount
 
 from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, AccessMiddleware, refusal, refused_body
 from feedback_ui.server.auth import AccessRefused, Auth
-from feedback_ui.server.auth_routes import AuthRoutes, roles_cookie
+from feedback_ui.server.auth_routes import AuthRoutes
 from feedback_ui.server.bodies import MAX_UPLOAD_BYTES, BadBody
 from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.compression import PageCompression
@@ -56,12 +56,14 @@ class Web(FastAPI):
         self.uploads = Uploads(auth)
         self._keep_files_in(str(self.uploads.root))
         self.calls = HandlerCalls(pages)
-        auth_routes = AuthRoutes(auth)
-        self.add_api_route(SIGN_IN, auth_routes.show, methods=["GET", "HEAD"])
-        self.add_api_route(SIGN_IN, auth_routes.sign_in, methods=["POST"])
-        self.add_api_route(SIGN_OUT, auth_routes.sign_out, methods=["POST"])
-        self.add_api_route(PASSWORD, auth_routes.show_password, methods=["GET", "HEAD"])
-        self.add_api_route(PASSWORD, auth_routes.change_password, methods=["POST"])
+        # Where several projects share their accounts, `feedback_ui.projects.front` has these pages.
+        if not auth.shared:
+            auth_routes = AuthRoutes(auth)
+            self.add_api_route(SIGN_IN, auth_routes.show, methods=["GET", "HEAD"])
+            self.add_api_route(SIGN_IN, auth_routes.sign_in, methods=["POST"])
+            self.add_api_route(SIGN_OUT, auth_routes.sign_out, methods=["POST"])
+            self.add_api_route(PASSWORD, auth_routes.show_password, methods=["GET", "HEAD"])
+            self.add_api_route(PASSWORD, auth_routes.change_password, methods=["POST"])
         run_downloads = RunDownloads(auth)
         self.add_api_route(ADAPTER, run_downloads.adapter, methods=["GET", "HEAD"])
         self.add_api_route(METRICS, run_downloads.metrics, methods=["GET", "HEAD"])
@@ -72,13 +74,14 @@ class Web(FastAPI):
             self,
             pages,
             "/",
+            root_path=auth.shared.path if auth.shared else None,
             show_error=False,
             max_file_size=MAX_UPLOAD_BYTES,
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
-            **options | {"head": fragment(tag("meta", name="roles-cookie", content=roles_cookie(auth)), options["head"])},
+            **options | {"head": fragment(tag("meta", name="roles-cookie", content=auth.roles_cookie), options["head"])},
         )
         mounted = self.router.routes[-1]
         assert isinstance(mounted, Mount) and isinstance(mounted.app, App)

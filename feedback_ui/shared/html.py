@@ -163,7 +163,7 @@ def _templates() -> Environment:
     return made
 
 
-def render_template(name: str, /, **values: str | int) -> Markup:
+def render_template(name: str, /, **values: str | int | Sequence[Mapping[str, str]]) -> Markup:
     """A page from a template in `assets/`; text in `values` is escaped. An attribute that is an address needs the filter `address`.
 
     Raises:
@@ -269,8 +269,8 @@ def comparison_link(comparison_id: int) -> str:
 
 
 def run_file(run_id: str, name: str) -> str:
-    """The address of a file that a run made; `feedback_ui.server.run_downloads` answers it."""
-    return f"/runs/{quote(run_id, safe='')}/{name}"
+    """The address of a file that a run made, relative to the page's; `feedback_ui.server.run_downloads` answers it."""
+    return f"runs/{quote(run_id, safe='')}/{name}"
 
 
 def interval(spread: Spread, marks: Sequence[float] = ()) -> Markup:

@@ -16,8 +16,26 @@ from storage.people import accounts
 
 def add(verbs: Verbs) -> None:
     commands = verbs.group("account", "Accounts that may sign in, and their roles: add, list, password, roles, disable, enable.")
+
+    def of_one(name: str, run: Callable[[argparse.Namespace], int], *parents: argparse.ArgumentParser) -> None:
+        p = commands.add(name, run, parents)
+        p.add_argument("name", metavar="NAME", help="also the name of the annotator that the account judges as")
+
+    of_one("add", account_add, roles_option(), password_option())
+    commands.add("list", account_list).add_argument("--json", action="store_true", help="machine-readable")
+    of_one("password", account_password, password_option())
+    of_one("roles", account_roles, roles_option())
+    of_one("disable", account_disable)
+    of_one("enable", account_enable)
+
+
+def password_option() -> argparse.ArgumentParser:
     password = argparse.ArgumentParser(add_help=False)
     password.add_argument("--password-stdin", action="store_true", help="read the password from the standard input, not the terminal")
+    return password
+
+
+def roles_option() -> argparse.ArgumentParser:
     roles = argparse.ArgumentParser(add_help=False)
     roles.add_argument(
         "--role",
@@ -27,17 +45,7 @@ def add(verbs: Verbs) -> None:
         choices=ACCOUNT_ROLES,
         help="annotators judge, leads prepare, researchers train; repeat for more",
     )
-
-    def of_one(name: str, run: Callable[[argparse.Namespace], int], *parents: argparse.ArgumentParser) -> None:
-        p = commands.add(name, run, parents)
-        p.add_argument("name", metavar="NAME", help="also the name of the annotator that the account judges as")
-
-    of_one("add", account_add, roles, password)
-    commands.add("list", account_list).add_argument("--json", action="store_true", help="machine-readable")
-    of_one("password", account_password, password)
-    of_one("roles", account_roles, roles)
-    of_one("disable", account_disable)
-    of_one("enable", account_enable)
+    return roles
 
 
 def account_add(args: argparse.Namespace) -> int:

@@ -27,20 +27,33 @@ class UsageError(Exception):
     """The command line is not valid or cannot be carried out; the message says why and what to do."""
 
 
-class Verbs:
-    """Adds the parsers of verbs to a parser."""
+def data_option() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the store, runs, uploads and logs")
+    return common
 
-    def __init__(self, parser: argparse.ArgumentParser, title: str, one: str):
+
+class Verbs:
+    """Adds the parsers of verbs to a parser. `common` makes the parser of the options that all of them have."""
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str, one: str, common: Callable[[], argparse.ArgumentParser] = data_option):
         self._parsers = parser.add_subparsers(title=title, metavar=one, required=True)
+        self._common = common
 
     def add(
-        self, name: str, run: Callable[[argparse.Namespace], int], parents: Iterable[argparse.ArgumentParser] = ()
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        parents: Iterable[argparse.ArgumentParser] = (),
+        *,
+        common: Callable[[], argparse.ArgumentParser] | None = None,
     ) -> argparse.ArgumentParser:
-        """The parser of a verb, for its options; the first line of the function's docstring is its help."""
+        """The parser of a verb, for its options; the first line of the function's docstring is its help. `common` takes the place of the
+        group's."""
         summary = (run.__doc__ or "").partition("\n")[0]
         added = self._parsers.add_parser(
             name,
-            parents=[_data_option(), *parents],
+            parents=[(common or self._common)(), *parents],
             help=summary,
             description=summary,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -48,15 +61,9 @@ class Verbs:
         added.set_defaults(verb=run)
         return added
 
-    def group(self, name: str, summary: str) -> Verbs:
+    def group(self, name: str, summary: str, common: Callable[[], argparse.ArgumentParser] = data_option) -> Verbs:
         """A verb with subcommands, such as `account add`."""
-        return Verbs(self._parsers.add_parser(name, help=summary, description=summary), "commands", "COMMAND")
-
-
-def _data_option() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the store, runs, uploads and logs")
-    return common
+        return Verbs(self._parsers.add_parser(name, help=summary, description=summary), "commands", "COMMAND", common)
 
 
 def engine_options() -> argparse.ArgumentParser:

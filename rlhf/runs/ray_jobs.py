@@ -240,6 +240,18 @@ def add_options(parser: argparse.ArgumentParser, *, starts: bool = True) -> None
         )  # fmt: skip
 
 
+def as_arguments(args: argparse.Namespace) -> list[str]:
+    """The same options as a list of arguments, for a project's process."""
+    given = {
+        "--scheduler": args.scheduler,
+        "--address": args.address,
+        "--entrypoint-num-cpus": args.entrypoint_num_cpus,
+        "--entrypoint-num-gpus": args.entrypoint_num_gpus,
+        "--entrypoint-resources": args.entrypoint_resources or None,
+    }
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
 def from_options(args: argparse.Namespace) -> Scheduler:
     """The scheduler that the options name.
 

@@ -117,6 +117,17 @@ def named(store: Database, name: str) -> Account:
     return _from_row(row)
 
 
+def in_use(store: Database, name: str) -> Account | None:
+    """The account of exactly this name; None if there is none or it is disabled. One indexed read."""
+    row = store.row(f"{_ACCOUNTS} WHERE n.name = ? AND a.disabled_at IS NULL", [name])
+    return None if row is None else _from_row(row)
+
+
+def normal_name(name: str) -> str:
+    """The form in which a name is stored."""
+    return account_names.normal(name)
+
+
 # ---- acts
 
 

@@ -11,8 +11,8 @@ EN, KO = Translator("en"), Translator("ko")
 
 def test_the_files_are_links_with_their_sizes():
     html = download_view.section(EN, a_run(id="r 1"), adapter=3_565_158, points=120)
-    assert '<a class="rl-small-button" href="/runs/r%201/adapter.zip">Adapter (zip, 3.4 MiB)</a>' in html
-    assert 'href="/runs/r%201/metrics.csv">Metrics (CSV, 120 values)</a>' in html
+    assert '<a class="rl-small-button" href="runs/r%201/adapter.zip">Adapter (zip, 3.4 MiB)</a>' in html
+    assert 'href="runs/r%201/metrics.csv">Metrics (CSV, 120 values)</a>' in html
     assert "어댑터(zip, 3.4 MiB)" in download_view.section(KO, a_run(), adapter=3_565_158, points=1)
 
 

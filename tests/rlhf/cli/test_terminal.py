@@ -30,6 +30,9 @@ VERBS = {
     "leaderboard", "deploy", "doctor", "rounds", "round show", "round promote", "round reject", "round rollback", "round unqueue",
     "round trigger", "run name", "run metrics",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
+    # Their output is looked at in test_projects.
+    "project-server", "projects list", "projects create", "projects accounts", "projects add-account", "projects password",
+    "projects disable", "projects enable", "projects roles", "projects remove",
 }  # fmt: skip
 
 

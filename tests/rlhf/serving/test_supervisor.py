@@ -58,3 +58,26 @@ def test_a_server_that_will_not_go_is_killed(tmp_path):
     process._process.wait = lambda timeout=None: real(timeout and 0.3)
     process.stop()
     assert process._process.returncode == -signal.SIGKILL
+
+
+def test_a_server_on_demand_runs_while_it_is_needed(tmp_path, monkeypatch):
+    class Waiting(supervisor.PolicyServer):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self._command = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+    monkeypatch.setattr(supervisor, "PolicyServer", Waiting)
+    server = supervisor.PolicyServerOnDemand(tmp_path, tmp_path / "server.log", [])
+    server.keep(False)
+    assert server._running is None
+    server.keep(True)
+    first = server._running
+    server.keep(True)
+    assert server._running is first and first._process.poll() is None and first.base_url == server.base_url
+    server.keep(False)
+    assert server._running is None and first._process.poll() is not None
+    server.keep(True)
+    again = server._running
+    assert again is not first and again.base_url == server.base_url
+    server.stop()
+    assert again._process.poll() is not None
