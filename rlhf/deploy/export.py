@@ -203,7 +203,7 @@ def _check(form: Format, weights: str, made: Path, reference: Path, result: Path
 def runtime_of(form: Format) -> tuple[str, str]:
     """The module of `runtimes` that reads the format here, and what it is called."""
     if form.name == "gguf":
-        return ("gguf_llama", "llama.cpp") if find_spec("llama_cpp") else ("gguf_transformers", "transformers")
+        return ("gguf_llama", "llama.cpp") if find_spec("xllamacpp") else ("gguf_transformers", "transformers")
     return RUNTIMES[form.name], form.runtime
 
 

@@ -71,6 +71,9 @@ TENSORFLOW_PACKAGES = (
     "sentencepiece==0.2.3", "six==1.17.0", "tensorflow-cpu==2.21.0", "termcolor==3.3.0", "wrapt==2.5.2",
 )  # fmt: skip
 
+XLLAMACPP = "xllamacpp==2026.10.11549"
+"""llama.cpp, built: it checks GGUF files where it is installed."""
+
 FORMATS: Mapping[Name, Format] = {
     format.name: format
     for format in (
@@ -98,9 +101,9 @@ FORMATS: Mapping[Name, Format] = {
             "gguf",
             "one merged file with tokenizer and chat template, for llama.cpp, Ollama and LM Studio",
             "model.gguf",
-            "llama.cpp where llama-cpp-python is installed, else transformers",
+            "llama.cpp where xllamacpp is installed, else transformers",
             "gguf",
-            "llama-cpp-python",
+            XLLAMACPP,
             Bound(max_kl=0.02),
             variants={"f16": Bound(max_kl=0.02), "q4_1": Bound(max_kl=0.5)},
         ),

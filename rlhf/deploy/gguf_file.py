@@ -39,8 +39,11 @@ def refusal(folder: Path) -> str:
         return f"its rope scaling ({rope.get('rope_type')}) is not written as GGUF"
     if not (folder / "tokenizer.json").is_file():
         return "it has no tokenizer.json, from which the vocabulary is written"
-    if not pre_tokenizer(read_json(folder / "tokenizer.json")):
+    tokenizer = read_json(folder / "tokenizer.json")
+    if not pre_tokenizer(tokenizer):
         return "its tokenizer is not a byte-level BPE that llama.cpp has a name for"
+    if not tokenizer["model"].get("merges"):
+        return "its tokenizer has no merges, and llama.cpp reads none without"
     return ""
 
 

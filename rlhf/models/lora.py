@@ -18,6 +18,8 @@ from jaxtyping import Float, Int
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
+from rlhf.models.four_bit import is_packed
+
 
 class ConcatenatedWeights(NamedTuple):
     """The adapters of one layer side by side, in the base's precision."""
@@ -119,27 +121,40 @@ class FusedLinear(Linear):
             return super().forward(x, *args, **kwargs)
         name = self.active_adapters[0]
         base = self.base_layer
+        y: Tensor
         if name not in self.lora_A or not self.is_plain(name):
             return super().forward(x)
         if not isinstance(self.lora_dropout[name], nn.Identity) and self.training:
             return super().forward(x)
+        a, b = self.weights_of(name)
+        if torch.is_grad_enabled() and is_packed(base):
+            # Such a base gives its own gradient, and its weights to nobody.
+            y = base(x) + (x @ a.to(x.dtype).T) @ (b * self.scaling[name]).to(x.dtype).T
+            return y
         if torch.is_grad_enabled():
-            a, b = self.weights_of(name)
             cast = _cast_weights.get()
             low = cast.of.get(self) if cast is not None and cast.name == name else None
-            y: Tensor = LoraLinearFunction.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
+            y = LoraLinearFunction.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
                 x, base.weight, base.bias, a, b, self.scaling[name], low
             )
             return y
         flat = x.reshape(-1, x.shape[-1])
-        a, b = self.weights_of(name)
         a_low, b_low = a.to(x.dtype), (b * self.scaling[name]).to(x.dtype)
-        assert isinstance(base, nn.Linear)
-        return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
+        return self._base_output(flat).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
 
     def is_plain(self, name: str) -> bool:
         """Whether the layer's output is the base's plus one low-rank product and nothing more."""
-        return name not in self.lora_variant and not self.lora_bias[name] and type(self.base_layer) is nn.Linear
+        is_linear = type(self.base_layer) is nn.Linear or is_packed(self.base_layer)
+        return name not in self.lora_variant and not self.lora_bias[name] and is_linear
+
+    def _base_output(self, flat: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
+        """The base's output alone, in a tensor of its own, for a pass without gradients."""
+        base = self.base_layer
+        if is_packed(base):
+            output: Tensor = base(flat)
+            return output
+        assert isinstance(base, nn.Linear)
+        return nn.functional.linear(flat, base.weight, base.bias)
 
     def _forward_rows(self, x: Float[Tensor, "n *t k"], rows: RowAdapters) -> Float[Tensor, "n *t m"]:
         base = self.base_layer
@@ -153,8 +168,7 @@ class FusedLinear(Linear):
         low = flat @ weights.a.T
         if (mask := rows.mask(weights, x.dtype)) is not None:
             low.view(len(mask), -1, low.shape[-1]).mul_(mask[:, None])
-        assert isinstance(base, nn.Linear)
-        return nn.functional.linear(flat, base.weight, base.bias).addmm_(low, weights.b).view(*x.shape[:-1], -1)
+        return self._base_output(flat).addmm_(low, weights.b).view(*x.shape[:-1], -1)
 
     def concatenated_weights(self, names: Sequence[str], dtype: torch.dtype) -> ConcatenatedWeights | None:
         """These adapters side by side, cast to `dtype`; None where the layer has none of them."""

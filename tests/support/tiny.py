@@ -15,10 +15,15 @@ TEMPLATE = (
 )
 
 
-def tokenizer(*, pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
-    """One token a byte, and the specials of a chat."""
+def tokenizer(*, pad_is_eos: bool = False, merges: bool = False) -> PreTrainedTokenizerFast:
+    """One token a byte, and the specials of a chat.
+
+    Args:
+        merges: "er" is a token too, in place of the byte "~".
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    vocabulary = {"er" if merges and c == "~" else c: i for i, c in enumerate(alphabet)}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[("e", "r")] if merges else []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(
@@ -50,9 +55,9 @@ def model(vocabulary: int, *, seed: int = 0, layers: int = 2) -> torch.nn.Module
     return AutoModelForCausalLM.from_config(config)
 
 
-def write(folder: Path, *, pad_is_eos: bool = False) -> Path:
+def write(folder: Path, *, pad_is_eos: bool = False, merges: bool = False) -> Path:
     """A folder that `--model` takes."""
-    tok = tokenizer(pad_is_eos=pad_is_eos)
+    tok = tokenizer(pad_is_eos=pad_is_eos, merges=merges)
     net = model(len(tok))
     net.config.eos_token_id, net.config.pad_token_id = tok.eos_token_id, tok.pad_token_id
     net.save_pretrained(folder)

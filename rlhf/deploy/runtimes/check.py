@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Model(Protocol):
-    """An export, loaded."""
+    """An export, loaded. With `gives_logprobs` its logits are log-probabilities, and so is what they are compared with."""
 
     def read(self, prompt: list[int]) -> Any:
         """Forgets everything, reads a prompt, and returns the logits after it, [vocab]."""
@@ -44,8 +44,8 @@ def compare(model: Model, prompt: list[int], answer: list[int], expected: Any) -
             raise ValueError(f"the export has {found.shape[0]} logits a token, the policy {wanted.shape[0]}")
         if first is None and int(found.argmax()) != token:
             first = at
-        differences.append(float(np.abs(found - wanted).max()))
         ours, theirs = log_softmax(wanted), log_softmax(found)
+        differences.append(float(np.abs(found - (ours if getattr(model, "gives_logprobs", False) else wanted)).max()))
         divergences.append(float((np.exp(ours) * (ours - theirs)).sum()))
         if at + 1 < len(answer):
             logits = model.step(token)

@@ -67,6 +67,7 @@ def test_four_bits_are_a_quarter_and_near(tiny_folder, tmp_path):
         ("config.json", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope scaling .yarn."),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Metaspace"}}, "not a byte-level BPE"),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": []}}, "not a byte-level BPE"),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}, "merges": []}}, "no merges, and llama.cpp reads none"),
     ],
 )
 def test_what_is_not_written_is_refused_by_name(tiny_folder, tmp_path, file, change, said):
