@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx2
@@ -104,10 +105,21 @@ class Reconciliation:
     """Number of stored judgments that were not acknowledged."""
 
 
+class Room(Protocol):
+    """Where annotators judge."""
+
+    component_id: int
+    path: str
+    """The path of the project's pages, empty where there is one project."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class Annotator:
     """One annotator's client. It sends the requests of one browser tab."""
 
-    def __init__(self, room: LoadTest, annotator_id: int, cookie: str, seed: int):
+    def __init__(self, room: Room, annotator_id: int, cookie: str, seed: int):
         self.room, self.id = room, annotator_id
         self._rng = random.Random(seed)
         self._session = f"benchmark{seed}"
@@ -166,7 +178,7 @@ class Annotator:
 
     async def _call(self, name: str, data: dict) -> tuple[int, dict]:
         body = {"data": data, "component_id": self.room.component_id, "fn_name": name, "session_hash": self._session}
-        return await self._wire.ask("POST", "/gradio_api/component_server/", body)
+        return await self._wire.ask("POST", f"{self.room.path}/gradio_api/component_server/", body)
 
     async def close(self) -> None:
         await self._wire.close()
@@ -189,7 +201,7 @@ class LoadTest:
     def __init__(self, folder: Path, *, people: int, comparisons: int, overlap: int, lease_minutes: int = 15):
         self.endpoint = Endpoint()
         self.program = ProgramWithAccounts(folder / "data", tiny.write(folder / "tiny-model"), *self.endpoint.options)
-        self.component_id = 0
+        self.component_id, self.path = 0, ""
         self._training: list[subprocess.Popen] = []
         store = self.program.store
         settings.change(store, replace(settings.current(store), overlap=overlap, lease_minutes=lease_minutes), None)
@@ -210,7 +222,7 @@ class LoadTest:
         self.program.start().until_answering()
         if not self.annotators:
             self.annotators = [Annotator(self, id_, cookie, n) for n, (id_, cookie) in enumerate(self._people)]
-        self.component_id = asyncio.run(self._find_component())
+        self.component_id = asyncio.run(find_component(self, self._people[0][1]))
 
     def start_training(self) -> None:
         """A process that writes a run's rows into the store, as a worker does."""
@@ -222,15 +234,7 @@ class LoadTest:
 
     def judge(self, seconds: float) -> Tally:
         """Lets all annotators judge at the same time, for `seconds` seconds."""
-        return asyncio.run(self._judge(seconds))
-
-    async def _judge(self, seconds: float) -> Tally:
-        tally, began = Tally(), time.monotonic()
-        await asyncio.gather(*(annotator.work(tally, until=began + seconds) for annotator in self.annotators))
-        tally.seconds = time.monotonic() - began
-        # The next loop cannot use this one's connections.
-        await asyncio.gather(*(annotator.close() for annotator in self.annotators))
-        return tally
+        return asyncio.run(judge_together(self.annotators, seconds))
 
     def reconcile(self, acknowledged: Sequence[tuple[int, str, str]]) -> Reconciliation:
         """Compares acknowledged judgments, by the page's tokens of their presentations, with those in the database."""
@@ -266,13 +270,25 @@ class LoadTest:
         token = accounts.sign_in(store, account.name, PASSWORD)
         return account.annotator.id, f"{Auth(store).cookie}={token}"
 
-    async def _find_component(self) -> int:
-        wire = Wire("127.0.0.1", self.port, {"Cookie": self._people[0][1]})
-        status, config = await wire.ask("GET", "/config")
-        await wire.close()
-        if status != 200:
-            raise RuntimeError(f"/config: {status} {config}")
-        return next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "compare")
+
+async def judge_together(annotators: Sequence[Annotator], seconds: float) -> Tally:
+    """Lets annotators judge at the same time, for `seconds` seconds."""
+    tally, began = Tally(), time.monotonic()
+    await asyncio.gather(*(annotator.work(tally, until=began + seconds) for annotator in annotators))
+    tally.seconds = time.monotonic() - began
+    # The next loop cannot use this one's connections.
+    await asyncio.gather(*(annotator.close() for annotator in annotators))
+    return tally
+
+
+async def find_component(room: Room, cookie: str) -> int:
+    """The number of the Compare page's component, by which its functions are called."""
+    wire = Wire("127.0.0.1", room.port, {"Cookie": cookie})
+    status, config = await wire.ask("GET", f"{room.path}/config")
+    await wire.close()
+    if status != 200:
+        raise RuntimeError(f"{room.path}/config: {status} {config}")
+    return next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "compare")
 
 
 def _is_choice(row: sqlite3.Row, annotator_id: int, choice: str) -> bool:

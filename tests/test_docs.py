@@ -28,8 +28,8 @@ OTHER_PROGRAMS = {
 """Options of useradd, docker, systemctl, pip, lm-eval, `transformers serve`, `vllm serve`, `ray start`, sbatch and srun."""
 
 BENCHMARKS = {
-    "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
-    "--budgets", "--clients", "--suite", "--rows", "--round", "--streams", "--shape", "--prompt-tokens",
+    "--out", "--label-studio", "--turns", "--comparisons", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only",
+    "--seeds", "--pairs", "--budgets", "--clients", "--suite", "--rows", "--round", "--streams", "--shape", "--prompt-tokens",
     "--response-tokens", "--vllm",
 }  # fmt: skip
 
