@@ -267,7 +267,7 @@ class RoundConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
     load_in_4bit: bool = False
-    """Pack the frozen base's weights in 4 bits: a third of the memory, slower. It needs bitsandbytes."""
+    """Pack the frozen base's weights in 4 bits, where they would fill a GPU. It needs bitsandbytes, and on a processor it saves nothing."""
     launcher: Literal["none", "accelerate"] = "none"
     """Who starts the processes that train: `none` is one process, `accelerate` starts `processes` of them on this machine."""
     processes: PositiveInt = 1

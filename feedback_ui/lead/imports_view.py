@@ -15,6 +15,7 @@ from feedback_ui.shared.errors import for_browser
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, notice, sentence
+from storage.content.prompts import Starters
 from storage.exchange.detect import Recognised, Unrecognised
 from storage.exchange.formats import PROMPTS_ALONE
 from storage.exchange.import_records import Import
@@ -66,6 +67,13 @@ def _as_read(translate: Translator, item: Item) -> list[str]:
     answers = (tag("span", f"{letter}: {text}", class_="rl-line-clamp") for letter, text in zip(LETTERS, item.completions, strict=False))
     said = (" > ".join(" = ".join(sorted(LETTERS[i] for i in tier)) for tier in vote.tiers) for vote in item.votes)
     return [asked, fragment(*answers), "; ".join(said)]
+
+
+def starters_would_end(translate: Translator, found: Starters, choice: str) -> Markup:
+    """That prompts of the store's own take the starter prompts out of use, and the votes on them; empty where no vote is lost."""
+    if not found.votes or not found.in_use or choice != "auto":
+        return EMPTY
+    return notice(translate("lead.prompts.starters_would_end", count=found.votes), "warn")
 
 
 def kept(translate: Translator, name: str) -> Markup:

@@ -29,6 +29,7 @@ from storage.exchange import detect, encodings, formats, import_records, imports
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.limits import Limits
 from storage.exchange.rows import Item
+from storage.project import settings
 
 SPLITS = ("auto", "train", "heldout")
 RECOGNISED = "recognised"
@@ -216,7 +217,8 @@ class PromptsSection:
                     self.store, upload.path, format, recognised=recognised is not None, mapping=mapping, by=by, limits=limits,
                     progress=running.advance, rolling_back=running.roll_back,
                 )  # fmt: skip
-            return imports_view.import_report(translate, report, recognised, format)
+            left_out = presenters.starters_left_out(translate, prompts.unused_starter_votes(self.store))
+            return imports_view.import_report(translate, report, recognised, format) + left_out
 
         message, done = self._said(translate, read)
         return {self.message: message, **(self._now(translate, acts=True) if done else {}), **self._progress(translate, acts=True)}
@@ -235,7 +237,9 @@ class PromptsSection:
                 self.store, upload.path, format, recognised=recognised is not None, mapping=mapping, limits=limits, item_read=keep,
                 wrong_row=lambda _, reason: reasons.update([reason]),
             )  # fmt: skip
-            return imports_view.preview(translate, report, recognised, format, first, reasons)
+            choice = settings.current(self.store).starters
+            ending = imports_view.starters_would_end(translate, prompts.starters(self.store), choice)
+            return imports_view.preview(translate, report, recognised, format, first, reasons) + ending
 
         message, done = self._said(translate, read, kept=True)
         return {
@@ -309,7 +313,9 @@ class PromptsSection:
             _, report = imports.import_rows(self.store, rows, "prompts", source="typed", by=visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.lines: "", self.message: imports_view.import_report(translate, report), **self._now(translate, acts=True)}
+        left_out = presenters.starters_left_out(translate, prompts.unused_starter_votes(self.store))
+        message = imports_view.import_report(translate, report) + left_out
+        return {self.lines: "", self.message: message, **self._now(translate, acts=True)}
 
     def undo(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)

@@ -152,7 +152,8 @@ def job(translate: Translator, run: Run) -> Markup:
 def doing(translate: Translator, run: Run, steps_done: int) -> list[str]:
     """`["training the policy 3/10 · step 3 of 5"]`, or of an activity within a stage; empty before the first stage."""
     names = stages(run)
-    if run.stage not in names:
+    # A queued run that is resumed has the stage at which it stopped.
+    if run.stage not in names or run.status == "queued":
         return []
     of_policy = run.stage == method(run)
     total = steps_of(run) if of_policy else None

@@ -288,6 +288,7 @@ CASES = {
         {t: 3},
     ),
     "imports_view.kept": lambda t, w: imports_view.kept(w, t),
+    "imports_view.starters_would_end": lambda t, w: imports_view.starters_would_end(w, Starters(9, True, 2), "auto"),
     "imports_view.unrecognised": lambda t, w: imports_view.unrecognised(w, Unrecognised(t, fields=t, likely=t)),
     "prompts_view.starters_now": lambda t, w: html.fragment(*(prompts_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
     "prompts_view.prompts_listed": lambda t, w: prompts_view.prompts_listed(

@@ -9,8 +9,9 @@ from lead_page import EN, HERE, pressed, sign_in
 
 from feedback_ui.lead import imports_view
 from feedback_ui.server.auth import AccessRefused
-from storage.content import policies, prompts, refusals
+from storage.content import comparisons, completions, policies, prompts, refusals
 from storage.exchange import import_records, maps
+from storage.judging import judgments, queue
 from storage.people import accounts
 
 
@@ -239,3 +240,26 @@ def test_the_page_begins_to_follow_before_what_it_follows(app, part):
     ):
         called = [fn.fn.__name__ for fn in app.fns.values() if (component._id, event) in fn.targets]
         assert called == acts
+
+
+def test_votes_on_starter_prompts_that_an_import_takes_out_of_use_are_counted_before_and_after(store, part, people, tmp_path):
+    section, file = part.prompts, tmp_path / "own.jsonl"
+    file.write_text('{"prompt": "Mine?"}\n', encoding="utf-8")
+    prompts.load_starter(store)
+    assert "starter" not in section.import_file(str(file), "recognised", "", "", True, HERE)[section.message], "no vote is lost"
+    prompt = prompts.of_split(store)[0]
+    base = policies.ensure_base(store, "m")
+    made = [
+        completions.add(
+            store, prompt_id=prompt.id, policy_version_id=base.id, text=text, sampling={}, seed=0, finish_reason="stop", latency_s=0.1
+        )
+        for text in "ab"
+    ]
+    comparison = comparisons.add(store, prompt.id, made, purpose="collect")
+    shown = queue.next_presentation(store, people.ann.id)[1]
+    judgments.save(store, shown.id, people.ann.id, verdict="rank", tiers=[[made[0]], [made[1]]])
+    assert shown.comparison_id == comparison
+    before = section.import_file(str(file), "recognised", "", "", True, HERE)[section.message]
+    assert "take the starter prompts out of use: 1 vote on them will be left out" in before
+    after = section.import_file(str(file), "recognised", "", "", False, HERE)[section.message]
+    assert "1 prompt added" in after and "1 vote on a starter prompt is left out" in after

@@ -84,6 +84,8 @@ def test_what_a_stage_does_is_said_and_counted():
     assert run_view.remark(KO, writing).startswith("기본 모델의 답변을 쓰는 중 18/45 · 5단계 중 1단계")
     fitting = a_run(stage="reward", eta_s=None, activity="fit", activity_done=0, activity_count=0)
     assert run_view.remark(EN, fitting) == "fitting the reward model to the votes · step 2 of 5, 42%"
+    queued = a_run(status="queued", stage="reward", eta_s=None, activity="fit", activity_done=0, activity_count=0)
+    assert run_view.remark(EN, queued) == "42%", "where an earlier attempt stopped is not what it does now"
     unknown = a_run(stage="reward", eta_s=None, activity="<b>", activity_done=1, activity_count=2)
     assert run_view.remark(EN, unknown) == "training the reward model · step 2 of 5, 42%"
 
