@@ -13,7 +13,7 @@ from feedback_ui.server.auth import Auth, SharedAccounts, Visitor
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html
-from storage.core.database import Database
+from storage.core.database import Database, StoreError
 from storage.people import accounts
 
 
@@ -22,7 +22,15 @@ def visitor_line(app: gr.Blocks, auth: Auth) -> gr.HTML:
 
     def show_visitor(request: gr.Request) -> Markup:
         translate = translator_for(request)
-        return fragment(store_warnings(translate, auth.store), line(translate, auth.reads(request, "annotator"), auth.shared))
+        warnings = store_warnings(translate, auth.store)
+        try:
+            visitor = auth.reads(request, "annotator")
+        except StoreError:
+            # A thread that has not read yet cannot begin to where the files are gone.
+            if not warnings:
+                raise
+            return warnings
+        return fragment(warnings, line(translate, visitor, auth.shared))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)

@@ -168,7 +168,6 @@ TESTED_ELSEWHERE = {
     "rlhf/serving/completion_source.py": "tests/rlhf/serving/test_filler.py",
     # Parts of a page that are shown only within it.
     "feedback_ui/data.py": "tests/security/test_blindness_purposes.py",
-    "feedback_ui/visitor.py": "tests/browser/test_sign_in.py",
     "feedback_ui/lead/section.py": "tests/feedback_ui/lead/test_page.py",
     "feedback_ui/shared/html.py": "tests/feedback_ui/lead/test_quality_view.py",
     "feedback_ui/judging/component.py": "tests/feedback_ui/judging/test_compare.py",

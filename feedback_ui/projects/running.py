@@ -36,7 +36,7 @@ class RunningProjects:
         self._sockets = sockets
         self._process = process
         self._running: dict[str, RunningProject] = {}
-        self._problems: dict[str, str] = {}
+        self._problems: dict[str, type[Exception]] = {}
 
     def look(self) -> None:
         """Begins to serve projects that are new in the folder, and ends those that are gone. A project that cannot be opened is left
@@ -56,8 +56,8 @@ class RunningProjects:
         try:
             store = Database(self.folder.existing(name).database)
         except (StoreError, OSError) as error:
-            if self._problems.get(name) != str(error):
-                self._problems[name] = str(error)
+            if self._problems.get(name) is not type(error):
+                self._problems[name] = type(error)
                 log.warning("the project %s is not served: %s", name, error)
             return
         self._problems.pop(name, None)

@@ -97,7 +97,7 @@ class Upstream:
         except httpx2.TransportError as error:
             # After the beginning of a response its end is left out, so that the browser sees that it is not whole.
             if not begun:
-                raise ProjectDown(str(error)) from error
+                raise ProjectDown("its process does not answer") from error
             return
         except asyncio.CancelledError:
             if begun:

@@ -93,7 +93,8 @@ def pairs_available(
         notice(translate("training.demo_votes", count=demo_votes)) if demo_votes else EMPTY,
     )
     if not any(people + simulated):
-        return fragment(notice(translate("training.no_pairs")), left_out)
+        # Where votes are left out, the remedy is in that message, and not to judge more.
+        return fragment(notice(translate("training.no_pairs_in_use" if unused_starter_votes else "training.no_pairs")), left_out)
     from_people = translate("training.pairs_from_people", pairs=pair_counts(translate, *people))
     by_rule = pair_counts(translate, *simulated)
     available = translate("training.pairs_and_simulated", people=from_people, pairs=by_rule) if any(simulated) else f"{from_people}."

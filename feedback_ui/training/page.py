@@ -88,7 +88,7 @@ class TrainingPage:
         self.address = gr.Button(visible="hidden", elem_id="training-follow")
         self.linked = gr.Textbox(visible=False)
         self.followed: list[Block] = [
-            self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
+            self.picker, self.material, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.parts, self.verdict, self.go_on, self.config, self.kl_note,
             self.downloads, self.rounds, self.shown_state,
             *self.plots.values(),
@@ -192,7 +192,7 @@ class TrainingPage:
         self.side_by_side.wire(self.compare_tab)
         self.queue.wire(tab, self.timer)
         self.triggers.wire(tab, self.timer)
-        opened = [self.material, self.timer, *self.followed]
+        opened = [self.timer, *self.followed]
         tab.select(self.open, self.linked, opened, js=in_browser("runOfAddress"), **QUIET)
         self.address.click(self.pick, self.linked, self.followed, js=in_browser("runOfAddress"), trigger_mode="always_last", **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
@@ -297,18 +297,21 @@ class TrainingPage:
         """
         self.auth.reads(request, "researcher")
         translate = translator_for(request)
-        counts = pair_counts.count(self.store)
         return {
-            self.material: presenters.pairs_available(
-                translate,
-                *((counts.total(kind, splits=("train",)), counts.total(kind, splits=("heldout",))) for kind in ("human", "simulated")),
-                few_measure=pairs.FEW_MEASURE,
-                unused_starter_votes=prompts.unused_starter_votes(self.store),
-                demo_votes=demo_votes.count(self.store),
-            ),
+            self.material: self._pairs_available(translate),
             self.timer: gr.Timer(active=True),
             **self.show(translate, self._known(chosen)),
         }
+
+    def _pairs_available(self, translate: Translator) -> Markup:
+        counts = pair_counts.count(self.store)
+        return presenters.pairs_available(
+            translate,
+            *((counts.total(kind, splits=("train",)), counts.total(kind, splits=("heldout",))) for kind in ("human", "simulated")),
+            few_measure=pairs.FEW_MEASURE,
+            unused_starter_votes=prompts.unused_starter_votes(self.store),
+            demo_votes=demo_votes.count(self.store),
+        )
 
     def follow(self, chosen: str | None, shown: ShownState | None, request: gr.Request) -> dict[Block, Any]:
         """Handles the timer's tick. Unchanged parts are not sent again, so that the page does not move."""
@@ -321,6 +324,9 @@ class TrainingPage:
             return unchanged()
         translate = translator_for(request)
         update = self.show(translate, run_id, shown)
+        if shown is not None and shown.status != run.status:
+            # Judging goes on while a run trains.
+            update[self.material] = self._pairs_available(translate)
         if chosen and self.picker in update:
             # A tick that began before another run was started or picked must not select the old run again.
             update[self.picker] = gr.Dropdown(self._choices(translate))

@@ -44,7 +44,7 @@ def asks(run: Run) -> bool:
 
 def label(translate: Translator, run: Run) -> str:
     """A run's entry in the picker."""
-    return " · ".join(filter(None, [run.name, run.id, translate(f"run.status.{run.status}").lower()]))
+    return " · ".join(filter(None, [run.name, run.id, status(translate, run).lower()]))
 
 
 def choices(translate: Translator, runs: Sequence[Run]) -> list[tuple[str, str]]:

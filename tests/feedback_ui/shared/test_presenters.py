@@ -26,7 +26,9 @@ def test_pairs_from_people_and_simulated_ones_are_counted_separately():
     assert "from people: 28 teach · 73 measure. From simulated annotators (used only if included): 1 teach · 0 measure." in html
     assert "judge some comparisons" in presenters.pairs_available(EN, (0, 0), (0, 0))
     assert "hardly tell" not in presenters.pairs_available(EN, (28, 20), (0, 0), few_measure=20)
-    assert "19 pairs measure" in presenters.pairs_available(EN, (28, 19), (0, 0), few_measure=20)
+    assert "19 pairs of people measure" in presenters.pairs_available(EN, (28, 19), (0, 0), few_measure=20)
+    left_out = presenters.pairs_available(EN, (0, 0), (0, 0), unused_starter_votes=204)
+    assert "count now" in left_out and "204 votes on starter prompts are left out" in left_out and "judge some" not in left_out
     assert "Demo" not in html
     assert "4 votes of the Demo page are left out" in presenters.pairs_available(EN, (2, 1), (1, 0), demo_votes=4)
 

@@ -125,6 +125,16 @@ def test_a_tick_does_not_update_the_open_list_of_runs(training, store):
     assert shown[training.resume].visible
 
 
+def test_the_pairs_are_counted_again_when_a_run_begins_or_ends(training, store):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    drawn = training.show(EN, "r")[training.shown_state]
+    assert training.material not in training.follow("r", drawn, ENGLISH)
+    runs.mark_started(store, "r", 1)
+    begun = training.follow("r", drawn, ENGLISH)
+    assert "No preference pairs yet" in begun[training.material]
+    assert training.material not in training.follow("r", begun[training.shown_state], ENGLISH)
+
+
 def test_a_run_that_stopped_at_chance_asks_and_goes_on_when_told_to(training, store, jobs):
     runs.create(store, "r", config={}, seed=0, versions={})
     result = RoundResult(heldout_accuracy=Estimate(0.52, 0.41, 0.63, 80), stopped_at_chance=True)
@@ -132,5 +142,6 @@ def test_a_run_that_stopped_at_chance_asks_and_goes_on_when_told_to(training, st
     shown = training.show(EN, "r")
     assert "52% (41 to 63%) of 80 held-out pairs" in shown[training.verdict] and "Waits for your answer" in shown[training.progress]
     assert (shown[training.go_on].visible, shown[training.resume].visible) == (True, False)
+    assert shown[training.picker].choices == [("r · waits for your answer", "r")]
     after = training.go_on_round("r", ENGLISH)
     assert jobs.gone_on and after[training.verdict] == "" and after[training.go_on].visible is False
